@@ -1,0 +1,1 @@
+"""Curvature matrices of a classifier on a data set."""

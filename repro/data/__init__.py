@@ -1,0 +1,1 @@
+"""Data sets as tensors, with the paper's padding, normalisation and per-class subsets."""

@@ -1,0 +1,39 @@
+"""Files that are either absent or complete, and digests of what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, force it to disk, then give it its name in one step.
+
+    A reader never sees a half-written file and a killed writer leaves no file under `path`.
+    The temporary name holds the process id, so that two writers do not share it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+    try:
+        write(unfinished)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically; NaN and infinity are refused by the reader's standard, so by us."""
+    write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n"))
+
+
+def digest(content: Any) -> str:
+    """16 hexadecimal digits that identify a JSON-like value, whatever the order of its keys."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,100 @@
+"""Symmetric matrices known only through their products with vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class LinearOperator:
+    """A symmetric P x P matrix; subclasses define `matmat`.
+
+    `like` is any vector [P] with the operator's dimension, dtype and device.
+    `products` counts the columns multiplied so far, so that costs are counted, not estimated.
+    """
+
+    def __init__(self, like: Tensor):
+        self.dim, self.dtype, self.device = len(like), like.dtype, like.device
+        self.products = 0
+
+    def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
+        raise NotImplementedError
+
+    def __matmul__(self, V: Tensor) -> Tensor:  # [P] or [P, K] -> same shape
+        self.products += 1 if V.ndim == 1 else V.shape[1]
+        return self.matmat(V[:, None])[:, 0] if V.ndim == 1 else self.matmat(V)
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        return Sum(self, other)
+
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        return Sum(self, Scaled(other, -1.0))
+
+    def __mul__(self, factor: float) -> LinearOperator:
+        return Scaled(self, factor)
+
+    __rmul__ = __mul__
+
+    def dense(self) -> Tensor:  # [P, P]; for tests and small problems only
+        return self @ torch.eye(self.dim, dtype=self.dtype, device=self.device)
+
+
+class Dense(LinearOperator):
+    """A symmetric matrix [P, P] held in memory."""
+
+    def __init__(self, A: Tensor):
+        super().__init__(A[0])
+        self.A = A
+
+    def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
+        return self.A @ V
+
+
+class Sum(LinearOperator):
+    """A + B."""
+
+    def __init__(self, A: LinearOperator, B: LinearOperator):
+        super().__init__(torch.empty(A.dim, dtype=A.dtype, device=A.device))
+        self.A, self.B = A, B
+
+    def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
+        return self.A @ V + self.B @ V
+
+
+class Scaled(LinearOperator):
+    """factor * A."""
+
+    def __init__(self, A: LinearOperator, factor: float):
+        super().__init__(torch.empty(A.dim, dtype=A.dtype, device=A.device))
+        self.A, self.factor = A, factor
+
+    def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
+        return self.factor * (self.A @ V)
+
+
+class LowRank(LinearOperator):
+    """U diag(w) U^T, kept as its factors; U need not be orthonormal."""
+
+    def __init__(self, U: Tensor, weights: Tensor):  # [P, K], [K]
+        super().__init__(U[:, 0])
+        self.U, self.weights = U, weights
+
+    def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
+        return self.U @ (self.weights[:, None] * (self.U.T @ V))
+
+
+def deflated(A: LinearOperator, eigenvalues: Tensor, U: Tensor) -> LinearOperator:  # [K], [P, K]
+    """A - U diag(eigenvalues) U^T: what is left of A once known eigenpairs are taken out."""
+    return A - LowRank(U, eigenvalues)
+
+
+class Projected(LinearOperator):
+    """(I - B B^T) A (I - B B^T) for orthonormal columns B: the projection knockout (Definition 3.2)."""
+
+    def __init__(self, A: LinearOperator, B: Tensor):  # B [P, K], orthonormal
+        super().__init__(B[:, 0])
+        self.A, self.B = A, B
+
+    def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
+        AV = self.A @ (V - self.B @ (self.B.T @ V))
+        return AV - self.B @ (self.B.T @ AV)
