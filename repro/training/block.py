@@ -1,0 +1,153 @@
+"""Train one cell's networks, which differ in their learning rate alone (Papyan 2020, Section 4 and Appendix D)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from repro.training.precision import repeatable
+from repro.training.recipe import History, Measured, Recipe
+from repro.training.sequential import SingleRun
+
+OnFinished = Callable[[int, History], None]  # position of the learning rate, its history
+OnEpoch = Callable[[int, int], None]  # epochs done and to do, summed over the block's runs
+OnCheckpoint = Callable[[int, int, nn.Module], None]  # position of the learning rate, finished epochs, network
+
+EVALUATION_BATCH = 500  # examples a forward pass; larger ones leave the CPU's caches
+
+
+class Split(Protocol):
+    """A data set on its device."""
+
+    images: Tensor  # [N, channels, height, width]
+    labels: Tensor  # [N]
+    classes: int
+
+
+def train_block(
+    build: Callable[[], nn.Module],
+    train: Split,
+    test: Split,
+    learning_rates: Sequence[float],
+    recipe: Recipe,
+    *,
+    engine: str = "sequential",
+    on_finished: OnFinished | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+    checkpoint_epochs: Sequence[int] = (),
+) -> list[History]:
+    """Train one network for each learning rate, from the same initial weights and on the same batches.
+
+    Networks and data live on the device and in the dtype of `train.images`. The same call gives the same bits on
+    the same machine with as many threads; one rate trained alone equals its run in a sequential block. A diverged
+    training is a result (see `History`), not an error. Networks must not draw random numbers (dropout).
+
+    Args:
+        build: makes the network; called once, after seeding with `recipe.seed`.
+        on_finished: told each history as soon as its run has ended.
+        on_checkpoint: given the network (eval mode) after each of `checkpoint_epochs` finished epochs; 0 is the start.
+
+    Raises:
+        ValueError: the training set has less than two examples, or the engine is unknown.
+    """
+    if len(train.labels) < 2:
+        raise ValueError(f"batch norm needs at least two training examples, got {len(train.labels)}")
+    block = _Block(train, test, learning_rates, recipe, on_finished, on_epoch, on_checkpoint, checkpoint_epochs)
+    initial = initial_network(build, train.images, recipe.seed)
+    with repeatable(recipe.precision):
+        for index in range(len(learning_rates)):
+            block.train(SingleRun(initial, recipe, [index]))
+    return [block.histories[index] for index in range(len(learning_rates))]
+
+
+def initial_network(build: Callable[[], nn.Module], like: Tensor, seed: int) -> nn.Module:
+    """The network every run starts from; drawn on the CPU, so that it is the same on every device."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build().to(like)
+
+
+@dataclass
+class _Block:
+    """The trainings of a block: what they need, whom they tell and what came out."""
+
+    train_split: Split
+    test_split: Split
+    rates: Sequence[float]
+    recipe: Recipe
+    on_finished: OnFinished | None
+    on_epoch: OnEpoch | None
+    on_checkpoint: OnCheckpoint | None
+    checkpoint_epochs: Sequence[int]
+    histories: dict[int, History] = field(default_factory=dict)  # of started runs, by position of their rate
+    finished: set[int] = field(default_factory=set)
+
+    def train(self, runs: SingleRun, epoch: int = 0) -> None:
+        """Train `runs`, which have finished `epoch` epochs, to the end."""
+        if epoch == 0:
+            self.histories.update({index: History(self.rates[index], runs.engine) for index in runs.indices})
+            self._hand_out(runs, epoch)
+        while epoch < self.recipe.epochs and runs.indices:
+            start, taking_part = time.perf_counter(), runs.indices
+            self._train_epoch(runs, epoch)
+            epoch += 1
+            self._drop_diverged(runs, runs.finite())
+            if epoch in self.recipe.evaluated_epochs():
+                self._evaluate(runs, epoch)
+            for index in taking_part:
+                self.histories[index].seconds += (time.perf_counter() - start) / len(taking_part)
+                if self.histories[index].diverged or epoch == self.recipe.epochs:
+                    self._finish(index)
+            self._hand_out(runs, epoch)
+            if self.on_epoch:
+                self.on_epoch(self._epochs_done(epoch), self.recipe.epochs * len(self.rates))
+
+    def _train_epoch(self, runs: SingleRun, epoch: int) -> None:
+        decay = self.recipe.decay(epoch)
+        runs.start_epoch([self.rates[index] * decay for index in runs.indices])
+        images, labels = self.train_split.images, self.train_split.labels
+        for rows in self.recipe.batches(epoch, len(labels)):
+            rows = rows.to(labels.device, non_blocking=True)
+            runs.step(images[rows], labels[rows])
+
+    def _evaluate(self, runs: SingleRun, epoch: int) -> None:
+        train, test = (runs.evaluate(_batches(split)) for split in (self.train_split, self.test_split))
+        finite = [a.loss is not None and b.loss is not None for a, b in zip(train, test)]
+        for index, alive, a, b in zip(runs.indices, finite, train, test):
+            if alive:
+                self.histories[index].record(epoch, a, b)
+        self._drop_diverged(runs, finite)
+
+    def _drop_diverged(self, runs: SingleRun, finite: Sequence[bool]) -> None:
+        """Diverged networks stop here, as chance-level results."""
+        chance = Measured(None, 1 - 1 / self.train_split.classes)
+        for index, alive in zip(runs.indices, finite):
+            if not alive:
+                self.histories[index].diverged = True
+                self.histories[index].record(self.recipe.epochs, chance, chance)
+        if not all(finite):
+            runs.keep([position for position, alive in enumerate(finite) if alive])
+
+    def _finish(self, index: int) -> None:
+        self.finished.add(index)
+        if self.on_finished:
+            self.on_finished(index, self.histories[index])
+
+    def _hand_out(self, runs: SingleRun, epoch: int) -> None:
+        if self.on_checkpoint and epoch in self.checkpoint_epochs:
+            for position, index in enumerate(runs.indices):
+                self.on_checkpoint(index, epoch, runs.model(position))
+
+    def _epochs_done(self, epoch: int) -> int:
+        running = len(self.histories) - len(self.finished)
+        return self.recipe.epochs * len(self.finished) + epoch * running
+
+
+def _batches(split: Split) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH)))
