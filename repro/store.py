@@ -1,7 +1,7 @@
 """Measurement results on disk: named arrays and where they came from (numpy and json only).
 
-    outputs/<experiment>/results/<data>/<model>/n<k>/<measurement>.npz     of a cell of the grid
-    outputs/<experiment>/results/<measurement>.npz                         of no network (synthetic checks)
+outputs/<experiment>/results/<data>/<model>/n<k>/<measurement>.npz     of a cell of the grid
+outputs/<experiment>/results/<measurement>.npz                         of no network (synthetic checks)
 """
 
 from __future__ import annotations
@@ -47,6 +47,12 @@ def save_result(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str,
             np.savez_compressed(file, provenance=np.array(json.dumps(provenance)), **arrays)  # type: ignore[arg-type]
 
     write_atomically(path, write)
+
+
+def load_provenance(path: Path) -> dict[str, Any]:
+    """Only where a result came from, without reading its arrays."""
+    with np.load(path, allow_pickle=False) as file:
+        return json.loads(str(file["provenance"]))
 
 
 def load_result(path: Path, cell: Cell | None) -> Result:

@@ -1,0 +1,208 @@
+"""An experiment as lists of tasks, one list a stage; with scripts/ the only place that knows Hydra.
+
+The grid is `hydra.sweeper.params` of conf/experiment/<name>.yaml, so that a plain Hydra multirun and the pipeline read the
+same definition. Every list is known before anything runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from repro import runs
+from repro.figures import find_figure
+from repro.grid import learning_rate_indices, sample_size
+from repro.store import Cell
+from repro.tasks import Task
+
+AXES = ("data", "model", "n_per_class", "lr_index")
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """A composed configuration as plain json, with the sample size and the learning-rate indices written out.
+
+    Raises:
+        ValueError: a value is missing or refers to what is not there.
+    """
+    try:
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"configuration: {str(error).splitlines()[0]} (key {error.full_key})") from error
+    assert isinstance(config, dict)
+    for only_for_planning in ("paper_rates", "paper_epochs", "figures"):
+        config.pop(only_for_planning, None)
+    config["n_per_class"] = sample_size(config["n_per_class"], config["data"]["sizes"])
+    config["lr_indices"] = learning_rate_indices(config.pop("lr_index"), config["learning_rates"]["count"])
+    return config
+
+
+class Experiment:
+    """An experiment's grid and its tasks.
+
+    `overrides` are Hydra's: those of an axis of the grid (data, model, n_per_class, lr_index) replace the experiment's values
+    of that axis, comma-separated or as a range; all others hold for every task.
+    """
+
+    def __init__(self, overrides: Sequence[str] = (), conf: Path = CONF):
+        self._conf = conf
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        self._common = [o.input_line for o in parsed if o.key_or_group not in AXES]
+        chosen = {o.key_or_group: o for o in parsed if o.key_or_group in AXES}
+        composed = self._compose(self._common)
+        self._params = dict(composed.hydra.sweeper.params or {})
+        self._params |= {axis: override.input_line.partition("=")[2] for axis, override in chosen.items()}
+        self.axes = {axis: _values(axis, self._params) for axis in AXES}
+        OmegaConf.set_struct(composed, False)
+        self.launch: dict[str, Any] = OmegaConf.to_container(composed.launch, resolve=True)  # type: ignore[assignment]
+        self.name: str = composed.name
+        self.root = Path(composed.root)
+        self._figures: dict[str, Any] = OmegaConf.to_container(composed.get("figures", {}))  # type: ignore[assignment]
+        self._blocks = self._expand()
+
+    def _compose(self, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+        with initialize_config_dir(str(self._conf), version_base="1.3"):
+            return compose(config_name, overrides=list(overrides), return_hydra_config=True)
+
+    def _expand(self) -> list[dict[str, Any]]:
+        """One resolved configuration a (cell, block of rates), in the order of the grid; empty blocks are left out."""
+        blocks = []
+        for data, model in itertools.product(self.axes["data"], self.axes["model"]):
+            cfg = self._compose([*self._common, f"data={data}", f"model={model}"])
+            OmegaConf.set_struct(cfg, False)
+            del cfg["hydra"]
+            for n, lr in itertools.product(self.axes["n_per_class"], self.axes["lr_index"]):
+                cfg.n_per_class, cfg.lr_index = n, lr
+                block = resolve(cfg)
+                if block["lr_indices"]:
+                    blocks.append(block)
+        if not blocks:
+            raise ValueError(f"experiment {self.name} has an empty axis: {self.axes}")
+        return blocks
+
+    def cells(self) -> dict[Cell, dict[str, Any]]:
+        """Every cell of the grid with its configuration; `lr_indices` are all of the cell's."""
+        cells: dict[Cell, dict[str, Any]] = {}
+        for block in self._blocks:
+            cell = cells.setdefault(runs.cell_of(block), {**block, "lr_indices": []})
+            cell["lr_indices"] = sorted({*cell["lr_indices"], *block["lr_indices"]})
+        return cells
+
+    def figure_cells(self, key: str) -> list[Cell]:
+        """The cells that a figure shows in this experiment.
+
+        Raises:
+            ValueError: the experiment does not draw that figure, or names cells that are not in the grid.
+        """
+        if key not in self._figures:
+            raise ValueError(f"experiment {self.name} does not draw figure {key}; it draws {', '.join(self._figures)}")
+        if self._figures[key] is None:
+            return []
+        wanted = {axis: [str(v) for v in values] for axis, values in self._figures[key].items()}
+        chosen = []
+        for cell, config in self.cells().items():
+            aliases = (f"size{k}" for k, n in enumerate(config["data"]["sizes"]) if n == cell.n_per_class)
+            sizes = {str(cell.n_per_class), *aliases}
+            if (
+                cell.data in wanted.get("data", [cell.data])
+                and cell.model in wanted.get("model", [cell.model])
+                and (sizes & set(wanted.get("n_per_class", sizes)))
+            ):
+                chosen.append(cell)
+        if not chosen:
+            raise ValueError(
+                f"no cell of the grid of experiment {self.name} matches figure {key}: {self._figures[key]}"
+            )
+        return chosen
+
+    def stages(self, keys: Iterable[str] | None = None) -> dict[str, list[Task]]:
+        """The tasks of every stage: of the whole experiment, or only those that the figures `keys` need."""
+        shown = {key: self.figure_cells(key) for key in (self._figures if keys is None else keys)}
+        cells = self.cells()
+        if keys is not None:
+            needed = {cell for key in shown for cell in shown[key]}
+            cells = {cell: config for cell, config in cells.items() if cell in needed}
+        measured = {cell for key, of in shown.items() if find_figure(key).measurements for cell in of}
+        tables = [[*cell, config["lr_indices"]] for cell, config in cells.items()]
+        base = next(iter(self.cells().values()))
+        common = {"root": str(self.root), "name": self.name, "force": False, "missing_allowed": base["missing_allowed"]}
+        return {
+            "sweep": [_sweep_task(block) for block in self._split(cells)],
+            "select": [Task("select", self.name, {**common, "cells": tables})] if cells else [],
+            "retrain": [Task("retrain", str(cell), cells[cell]) for cell in cells if cell in measured],
+            "measure": self._measure_tasks(shown, base),
+            "figures": [Task("figures", key, {**common, "figure": key, "cells": of}) for key, of in shown.items()],
+            "report": [Task("report", self.name, {**common, "figures": shown})] if keys is None else [],
+        }
+
+    def _split(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+        """The blocks of some cells, cut into as many rates as the launcher wants a task to train."""
+        most = self.launch["rates_per_task"]
+        wanted = set(cells)
+        return [
+            {**block, "lr_indices": part}
+            for block in self._blocks
+            if runs.cell_of(block) in wanted
+            for part in (block["lr_indices"][i : i + most] for i in range(0, len(block["lr_indices"]), most))
+        ]
+
+    def _measure_tasks(self, shown: dict[str, list[Cell]], base: dict[str, Any]) -> list[Task]:
+        cells = self.cells()
+        tasks: dict[str, Task] = {}
+        for key, of in shown.items():
+            for measurement in find_figure(key).measurements:
+                settings = self._measurement(measurement)
+                for cell in of if settings["per_cell"] else [None]:
+                    task = _measure_task({**(cells[cell] if cell else base), "measurement": settings})
+                    tasks[task.name] = task
+        return list(tasks.values())
+
+    def _measurement(self, name: str) -> dict[str, Any]:
+        cfg = self._compose([*self._common, f"measurement={name}"], "measure")
+        return OmegaConf.to_container(cfg.measurement, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+def sweep_task(cfg: DictConfig) -> Task:
+    """The block of trainings that a configuration of scripts/train.py describes."""
+    return _sweep_task(resolve(cfg))
+
+
+def retrain_task(cfg: DictConfig) -> Task:
+    """The retraining that a configuration of scripts/retrain.py describes."""
+    config = resolve(cfg)
+    return Task("retrain", str(runs.cell_of(config)), config)
+
+
+def measure_task(cfg: DictConfig) -> Task:
+    """The measurement that a configuration of scripts/measure.py describes."""
+    return _measure_task(resolve(cfg))
+
+
+def _sweep_task(config: dict[str, Any]) -> Task:
+    first, last = config["lr_indices"][0], config["lr_indices"][-1]
+    return Task("sweep", f"{runs.cell_of(config)}/lr{first}" + (f"-{last}" if last > first else ""), config)
+
+
+def _measure_task(config: dict[str, Any]) -> Task:
+    measurement = config["measurement"]
+    where = f"{runs.cell_of(config)}/" if measurement["per_cell"] else ""
+    return Task("measure", where + measurement["name"], config)
+
+
+def _values(axis: str, params: dict[str, Any]) -> list[str]:
+    """The values of one axis, from '10,13', 'range(0,8)' or a single one."""
+    if params.get(axis) in (None, ""):
+        raise ValueError(
+            f"the axis {axis} of the grid is empty; give it values in hydra.sweeper.params or as {axis}=..."
+        )
+    (override,) = OverridesParser.create().parse_overrides([f"{axis}={params[axis]}"])
+    if override.is_sweep_override():
+        return [str(value) for value in override.sweep_string_iterator()]
+    return [str(override.value())]

@@ -1,0 +1,144 @@
+"""Run the tasks of a stage on this machine: one persistent worker process a core, with one thread each.
+
+Workers live on between tasks, so that Python, torch and the data are loaded once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from repro import tasks
+from repro.tasks import Task
+
+
+class FailedTasksError(RuntimeError):
+    """Some tasks of a stage raised; what the others finished is kept."""
+
+
+def run_stage(pending: Sequence[Task], workers: int | str) -> None:
+    """Run tasks that are not finished, longest first; go on when one fails.
+
+    Raises:
+        FailedTasksError: a task raised or its worker was killed; the sentence names task, reason and log file.
+    """
+    if not pending:
+        return
+    count = min(len(pending), _cores() if workers == "auto" else int(workers))
+    failures = _run_in_processes(sorted(pending, key=_size, reverse=True), count)
+    if failures:
+        shown = "\n".join(f"  {name}: {reason}" for name, reason in failures[:5])
+        raise FailedTasksError(
+            f"{len(failures)} of {len(pending)} tasks of stage {pending[0].stage} failed; the others are kept, run again to "
+            f"do the rest:\n{shown}"
+        )
+
+
+def _run_in_processes(pending: Sequence[Task], count: int) -> list[tuple[str, str]]:
+    """Name and reason of each task that failed."""
+    failures = []
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers' torch when it is loaded
+    context = multiprocessing.get_context("spawn")
+    with (
+        _progress(pending[0].stage, pending) as ended,
+        ProcessPoolExecutor(count, mp_context=context, initializer=_die_with_parent) as pool,
+    ):
+        futures = {pool.submit(run_logged, task): task for task in pending}
+        for future in as_completed(futures):
+            task = futures[future]
+            try:
+                future.result()
+            except BrokenProcessPool:
+                failures.append((task.name, f"a worker process was killed (out of memory?); log: {log_path(task)}"))
+            except Exception as error:
+                failures.append((task.name, f"{type(error).__name__}: {error}; log: {log_path(task)}"))
+            ended(task)
+    return failures
+
+
+def log_path(task: Task) -> Path:
+    """The log file of a task, below its experiment's folder."""
+    return Path(task.config["root"]) / "logs" / task.stage / f"{task.name.replace('/', '_')}.log"
+
+
+def run_logged(task: Task) -> None:
+    """Run one task with its log in its own file; an exception leaves its traceback there and is raised."""
+    path = log_path(task)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    start = time.perf_counter()
+    try:
+        tasks.run(task)
+        root.info("done in %.1f s", time.perf_counter() - start)
+    except BaseException:
+        root.error(traceback.format_exc())
+        raise
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _die_with_parent() -> None:
+    """End this worker when its driver is killed, instead of waiting for work for ever."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+# Seconds an image takes relative to the MLP's, roughly: only the order of tasks and the bar's pace depend on it.
+RELATIVE_COST = {"mlp": 1.0, "vgg11": 6.0, "resnet18": 20.0, "densenet40": 20.0}
+
+
+def _size(task: Task) -> float:
+    """Relative cost of a task: images it passes over, weighted by network."""
+    config = task.config
+    if "model" not in config:
+        return 1.0
+    images = (
+        config["n_per_class"]
+        * config["training"]["epochs"]
+        * (len(config["lr_indices"]) if task.stage == "sweep" else 1)
+    )
+    return RELATIVE_COST.get(config["model"]["name"], 6.0) * images
+
+
+@contextlib.contextmanager
+def _progress(stage: str, pending: Sequence[Task]) -> Iterator[Callable[[Task], None]]:
+    """A bar on a terminal, a line at the end elsewhere; yields what to call when a task has ended."""
+    console, start = Console(stderr=True), time.perf_counter()
+    counts = TextColumn("{task.fields[done]}/{task.fields[count]} tasks")
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), counts, TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=600) as bar:
+        shown = bar.add_task(stage, total=sum(map(_size, pending)), done=0, count=len(pending))
+
+        def ended(task: Task) -> None:
+            bar.update(shown, advance=_size(task), done=bar.tasks[0].fields["done"] + 1)
+
+        yield ended
+    if not console.is_terminal:
+        print(f"{stage}: {len(pending)} tasks in {time.perf_counter() - start:.0f} s", flush=True)

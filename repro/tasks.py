@@ -1,0 +1,261 @@
+"""Pieces of work that can be run anywhere, in any order within a stage, any number of times.
+
+A task is plain json, so that a queue can hold it. `run` does nothing for a task that is finished, and `finished` trusts
+files alone: a result under its final name with the digest that is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from repro import runs, store
+from repro.files import digest, write_atomically, write_json
+from repro.grid import learning_rate
+from repro.store import Cell
+
+if TYPE_CHECKING:
+    from repro.training import History
+
+log = logging.getLogger(__name__)
+
+
+class Task(NamedTuple):
+    """One idempotent piece of work of a stage; `config` is resolved and plain json."""
+
+    stage: str
+    name: str
+    config: dict[str, Any]
+
+
+def run(task: Task) -> None:
+    """Do the task unless it is finished; raise what goes wrong."""
+    if finished(task) and not task.config["force"]:
+        log.info("%s %s is finished already", task.stage, task.name)
+        return
+    log.info("%s %s", task.stage, task.name)
+    STAGES[task.stage].run(task.config)
+
+
+def finished(task: Task) -> bool:
+    """Whether the files of the task are there, made from the same configuration.
+
+    Raises:
+        ValueError: a training with other settings is stored where this one would be.
+    """
+    return STAGES[task.stage].finished(task.config)
+
+
+# Sweep: a block of learning rates of one cell -----------------------------------------------------------------------
+
+
+def _identity(config: dict[str, Any], lr_index: int) -> dict[str, Any]:
+    return runs.identity(config, lr_index, learning_rate(lr_index, **config["learning_rates"]))
+
+
+def _run_path(config: dict[str, Any], lr_index: int) -> Path:
+    return runs.run_path(Path(config["root"]), runs.cell_of(config), lr_index)
+
+
+def _missing(config: dict[str, Any]) -> list[int]:
+    if config["force"]:
+        return list(config["lr_indices"])
+    return [i for i in config["lr_indices"] if not runs.run_finished(_run_path(config, i), _identity(config, i))]
+
+
+def _outcome(history: History) -> dict[str, Any]:
+    """The metrics after the last epoch, and the history, of one training."""
+    curves = {name: getattr(history, name) for name in ("train_loss", "train_error", "test_loss", "test_error")}
+    metrics = {"diverged": history.diverged, **{name: curve[-1] for name, curve in curves.items()}}
+    return {"metrics": metrics, "history": {"epoch": history.epochs, **curves}}
+
+
+def _sweep(config: dict[str, Any]) -> None:
+    from repro.provenance import provenance
+    from repro.trained import build, device_of, load_split
+    from repro.training import Recipe, train_block
+
+    indices = _missing(config)
+    identities = [_identity(config, i) for i in indices]
+
+    def store_run(position: int, history: History) -> None:
+        path = _run_path(config, indices[position])
+        made = {**provenance(device_of(config), history.seconds), "engine": history.engine}
+        runs.write_run(path, identities[position], _outcome(history), made)
+
+    train_block(
+        lambda: build(config).to(device_of(config)),
+        load_split(config, train=True),
+        load_split(config, train=False),
+        [identity["lr"] for identity in identities],
+        Recipe(**config["training"]),
+        engine=config["engine"],
+        on_finished=store_run,
+        checkpoint=Path(config["root"]) / "unfinished" / f"{digest(identities)}.safetensors",
+        checkpoint_seconds=config["checkpoint_seconds"],
+    )
+
+
+# Select: the best run of each cell ------------------------------------------------------------------------------------
+
+
+def _expected(config: dict[str, Any]) -> list[tuple[Cell, int]]:
+    return [(Cell(*cell), i) for *cell, indices in config["cells"] for i in indices]
+
+
+def _select(config: dict[str, Any]) -> None:
+    from repro.selection import check_complete, select
+
+    root = Path(config["root"])
+    expected = _expected(config)
+    table = runs.table((cell, i, runs.run_path(root, cell, i)) for cell, i in expected)
+    check_complete(table, expected, config["missing_allowed"])
+    for name, content in (("runs.csv", table), ("selected.csv", select(table))):
+        write_atomically(root / name, lambda path, content=content: content.to_csv(path, index=False))  # type: ignore[misc]
+
+
+# Retrain: the selected run of one cell, with checkpoints --------------------------------------------------------------
+
+
+def _selected(config: dict[str, Any]) -> dict[str, Any]:
+    """The best run of the task's cell, found in the runs themselves so that cells need not wait for one another."""
+    from repro.selection import check_complete, select
+
+    cell = runs.cell_of(config)
+    table = runs.table((cell, i, _run_path(config, i)) for i in config["lr_indices"])
+    check_complete(table, [(cell, i) for i in config["lr_indices"]], config["missing_allowed"])
+    best = select(table).iloc[0]
+    if bool(best.diverged):
+        raise ValueError(f"every training of {cell} diverged; there is nothing to measure")
+    return runs.read_run(_run_path(config, int(best.lr_index)))
+
+
+def _retrain_digest(config: dict[str, Any]) -> str:
+    return digest({"run": _selected(config)["digest"], "checkpoints": config["checkpoints"]})
+
+
+def _record(config: dict[str, Any]) -> dict[str, Any]:
+    return runs.read_record(runs.selected_folder(Path(config["root"]), runs.cell_of(config)))
+
+
+def _retrain_finished(config: dict[str, Any]) -> bool:
+    from repro.selection import MissingRunsError
+
+    try:
+        record = _record(config)
+        return record["digest"] == _retrain_digest(config)
+    except (FileNotFoundError, MissingRunsError):
+        return False
+
+
+def _retrain(config: dict[str, Any]) -> None:
+    from repro.provenance import provenance
+    from repro.trained import build, device_of, load_split, save_weights
+    from repro.training import Recipe, log_spaced_epochs, train_block
+
+    best = _selected(config)
+    folder = runs.selected_folder(Path(config["root"]), runs.cell_of(config))
+    (folder / "run.json").unlink(missing_ok=True)  # from here until the end the folder is not complete
+    recipe = Recipe(**config["training"])
+    epochs = log_spaced_epochs(recipe.epochs, config["checkpoints"])
+    start = time.perf_counter()
+    (history,) = train_block(
+        lambda: build(config).to(device_of(config)),
+        load_split(config, train=True),
+        load_split(config, train=False),
+        [best["config"]["lr"]],
+        recipe,
+        engine="sequential",
+        on_checkpoint=lambda _, epoch, model: save_weights(folder / f"epoch{epoch:04d}.safetensors", model),
+        checkpoint_epochs=epochs,
+    )
+    swept, again = best["metrics"]["test_error"], history.test_error[-1]
+    if abs(swept - again) > config["retrain_tolerance"]:
+        log.warning("%s: test error %.4f in the sweep, %.4f retrained", folder, swept, again)
+    record = {
+        "digest": _retrain_digest(config),
+        "config": best["config"],
+        "epochs": epochs,
+        "sweep_test_error": swept,
+        "retrained_test_error": again,
+        "within_tolerance": abs(swept - again) <= config["retrain_tolerance"],
+        **_outcome(history),
+        "provenance": provenance(device_of(config), time.perf_counter() - start),
+    }
+    write_json(folder / "run.json", record)
+
+
+# Measure: one measurement of one selected network, or of none ---------------------------------------------------------
+
+
+def _result_path(config: dict[str, Any]) -> Path:
+    measurement = config["measurement"]
+    cell = runs.cell_of(config) if measurement["per_cell"] else None
+    return store.result_path(Path(config["root"]), measurement["name"], cell)
+
+
+def _measurement_digest(config: dict[str, Any]) -> str:
+    of = _record(config)["digest"] if config["measurement"]["per_cell"] else None
+    return digest({"measurement": config["measurement"], "of": of, "batch": config["curvature_batch"]})
+
+
+def _measure_finished(config: dict[str, Any]) -> bool:
+    path = _result_path(config)
+    if not path.exists() or (config["measurement"]["per_cell"] and not _retrain_finished(config)):
+        return False
+    return store.load_provenance(path).get("digest") == _measurement_digest(config)
+
+
+def _measure(config: dict[str, Any]) -> None:
+    from repro.provenance import provenance
+    from repro.trained import TrainedRun, device_of
+
+    settings = dict(config["measurement"])
+    module = importlib.import_module(f"repro.measurements.{settings.pop('name')}")
+    of = [TrainedRun(config)] if settings.pop("per_cell") else []
+    start = time.perf_counter()
+    arrays = module.measure(*of, **settings)
+    made = {"digest": _measurement_digest(config), "measurement": config["measurement"], "experiment": config["name"]}
+    if of:
+        made |= {"epochs": of[0].epochs, "training": config["training"], "model": config["model"]}
+    store.save_result(_result_path(config), arrays, made | provenance(device_of(config), time.perf_counter() - start))
+
+
+# Figures and report ---------------------------------------------------------------------------------------------------
+
+
+def _figures(config: dict[str, Any]) -> None:
+    from repro.figures import draw
+
+    draw(Path(config["root"]), config["figure"], [Cell(*cell) for cell in config["cells"]], config["name"])
+
+
+def _report(config: dict[str, Any]) -> None:
+    from repro.report import build
+
+    build(Path(config["root"]), {key: [Cell(*cell) for cell in cells] for key, cells in config["figures"].items()})
+
+
+class Stage(NamedTuple):
+    """What the tasks of a stage do, and how one sees that they are done."""
+
+    run: Callable[[dict[str, Any]], None]
+    finished: Callable[[dict[str, Any]], bool]
+
+
+def _never(config: dict[str, Any]) -> bool:
+    return False  # cheap, and always made anew from what is stored
+
+
+STAGES = {
+    "sweep": Stage(_sweep, lambda config: not _missing(config)),
+    "select": Stage(_select, _never),
+    "retrain": Stage(_retrain, _retrain_finished),
+    "measure": Stage(_measure, _measure_finished),
+    "figures": Stage(_figures, _never),
+    "report": Stage(_report, _never),
+}

@@ -1,0 +1,19 @@
+"""Train the selected run of a cell once more, keeping checkpoints; its sweep must be finished.
+
+python scripts/retrain.py model=mlp n_per_class=37
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from repro import tasks
+from repro.experiment import retrain_task
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    tasks.run(retrain_task(cfg))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Train a block of learning rates of one cell of the grid; what is finished is skipped.
+
+python scripts/train.py model=mlp n_per_class=37 lr_index=3           one training
+python scripts/train.py model=mlp n_per_class=37 lr_index=all         all rates of a cell
+python scripts/train.py -m experiment=embedded                        the whole grid, one cell after the other
+python scripts/train.py -m data=mnist n_per_class=10,13 hydra/launcher=submitit_slurm
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from repro import tasks
+from repro.experiment import sweep_task
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    tasks.run(sweep_task(cfg))
+
+
+if __name__ == "__main__":
+    main()
