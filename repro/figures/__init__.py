@@ -1,1 +1,86 @@
-"""One module a figure: stored results in, matplotlib figure out. Nothing here imports torch."""
+"""One module a figure: stored results in, matplotlib figure out. Nothing here imports torch.
+
+A module `fig05_<slug>.py` is Figure 5 of the paper, `x01_<slug>.py` extra figure x1, which is ours. Each has
+    a docstring whose first line is the title,
+    MEASUREMENTS: tuple[str, ...]              what it is drawn from,
+    draw(results: Results) -> Figure,
+    caption(results: Results) -> str           data, network, n, epoch, what is our reading, which experiment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import re
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from repro.figures import style
+from repro.figures.results import Results
+
+
+def _modules() -> dict[str, str]:
+    """Number ("5", "x1") -> module, the paper's figures first."""
+    found: dict[str, str] = {}
+    for module in pkgutil.iter_modules(__path__):
+        if match := re.fullmatch(r"(fig|x)(\d+)_\w+", module.name):
+            number = ("x" if match[1] == "x" else "") + str(int(match[2]))
+            if number in found:
+                raise ValueError(
+                    f"figure {number} is both {found[number]}.py and {module.name}.py; give one another number"
+                )
+            found[number] = module.name
+    return dict(sorted(found.items(), key=lambda item: (item[0].startswith("x"), int(item[0].lstrip("x")))))
+
+
+FIGURES: dict[str, str] = _modules()
+
+
+class PaperFigure(NamedTuple):
+    """One figure of the registry."""
+
+    number: str  # "5", or "x1" for ours
+    module: str
+
+    @property
+    def file_stem(self) -> str:
+        """Name of its files: fig05, x01."""
+        return self.module.split("_")[0]
+
+    @property
+    def title(self) -> str:
+        first_line = (self._loaded().__doc__ or "").strip().splitlines()[0]
+        return re.sub(r"^(Extra figure|Figure|Fig\.?) \w+\s*[:.]\s*", "", first_line).rstrip(".")
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        return tuple(self._loaded().MEASUREMENTS)
+
+    def draw(self, results: Results) -> Figure:
+        """The figure, in the house style whatever the caller's matplotlib settings are."""
+        with style.theme():
+            return self._loaded().draw(results)
+
+    def caption(self, results: Results) -> str:
+        return self._loaded().caption(results)
+
+    def _loaded(self):  # type: ignore[no-untyped-def]
+        return importlib.import_module(f"{__name__}.{self.module}")
+
+
+def find_figure(number: str | int) -> PaperFigure:
+    """The figure called 5, "05", "fig5", "x1" or "x01".
+
+    Raises:
+        ValueError: there is none; the sentence names the nearest and all there are.
+    """
+    asked = re.sub(r"^fig(ure)?", "", str(number).strip().lower())
+    asked = re.sub(r"^(x?)0+(?=\d)", r"\1", asked)
+    if asked in FIGURES:
+        return PaperFigure(asked, FIGURES[asked])
+    names = [*FIGURES, *FIGURES.values()]
+    near = difflib.get_close_matches(asked, names, n=3, cutoff=0.4)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise ValueError(f"There is no figure {number!r}.{hint} There are: {', '.join(FIGURES)}.")

@@ -1,0 +1,68 @@
+"""What a figure is drawn from: stored measurements and the table of runs of one experiment (numpy and pandas)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from repro.store import Cell, Result, load_result, result_path
+
+
+class Results:
+    """Stored results of one experiment, in the order in which the experiment lists its cells.
+
+    Attributes:
+        experiment: its name.
+        runs: one row a training (data, model, n_per_class, lr_index, lr, test_error, diverged, ...).
+        selected: the rows of `runs` with the best test error of each cell.
+    """
+
+    def __init__(
+        self, experiment: str, measured: dict[str, list[Result]], runs: pd.DataFrame, selected: pd.DataFrame
+    ) -> None:
+        self.experiment, self.runs, self.selected = experiment, runs, selected
+        self._measured = measured
+
+    def of(self, measurement: str) -> list[Result]:
+        """Results of one measurement, a result a cell; of a measurement of no network a single one.
+
+        Raises:
+            ValueError: the figure did not declare that measurement.
+        """
+        if measurement not in self._measured:
+            declared = ", ".join(self._measured) or "none"
+            raise ValueError(f"{measurement!r} is not among the measurements this figure declares ({declared})")
+        return self._measured[measurement]
+
+    @classmethod
+    def load(cls, root: Path, measurements: Iterable[str], cells: Iterable[Cell]) -> Results:
+        """Read the results of `measurements` on `cells` below the experiment's folder `root`.
+
+        Raises:
+            FileNotFoundError: results are missing; the sentence says which and how to get them.
+            ValueError: a file is damaged.
+        """
+        cells = list(cells)
+        measured = {name: _of_one_measurement(root, name, cells) for name in measurements}
+        return cls(root.name, measured, _table(root / "runs.csv"), _table(root / "selected.csv"))
+
+
+def _of_one_measurement(root: Path, measurement: str, cells: list[Cell]) -> list[Result]:
+    of_no_network = result_path(root, measurement, None)
+    if of_no_network.exists():
+        return [load_result(of_no_network, None)]
+    missing = [str(cell) for cell in cells if not result_path(root, measurement, cell).exists()]
+    if missing or not cells:
+        where = ", ".join(missing) or "no cell"
+        raise FileNotFoundError(
+            f"{measurement} is not measured on {where} below {root / 'results'}; "
+            "`make reproduce` measures what is missing"
+        )
+    return [load_result(result_path(root, measurement, cell), cell) for cell in cells]
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """A csv table; empty if the experiment trains nothing."""
+    return pd.read_csv(path) if path.exists() else pd.DataFrame()

@@ -1,0 +1,155 @@
+"""How every figure looks: theme, sizes, the colour of each component, names, and how files are written."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from repro.files import write_atomically
+from repro.store import Cell
+
+COLUMN, PAGE = 3.4, 7.0  # widths in inches of one column and of the page
+
+# One colour a component, the same in every figure. From the palettes of Okabe and Ito and of Tol, so that the
+# components that appear together stay apart for colour-blind readers (tests/figures/test_style.py).
+COLORS: dict[str, str] = {
+    "hessian": "#222222",
+    "gauss_newton": "#0072B2",
+    "residual": "#E69F00",
+    "class": "#D55E00",
+    "cross": "#009E73",
+    "within": "#56B4E9",
+    "same": "#CC79A7",  # c' = c
+    "global": "#882255",  # the global mean
+    "whole": "#444444",  # H, Delta or W before anything is knocked out
+    "kfac": "#E69F00",
+    "cfac": "#009E73",
+    "ekfac": "#CC79A7",
+    "train": "#332288",
+    "test": "#CC6677",
+}
+
+DATA_NAMES = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+}
+MODEL_NAMES = {"vgg11": "VGG11", "resnet18": "ResNet18", "mlp": "MLP"}
+QUALIFIERS = {"embedded": "subset"}
+
+
+def data_name(data: str) -> str:
+    """fashion_mnist_embedded -> Fashion-MNIST (subset)."""
+    return _name(data, DATA_NAMES)
+
+
+def model_name(model: str) -> str:
+    """vgg11_narrow -> VGG11 (narrow)."""
+    return _name(model, MODEL_NAMES)
+
+
+def _name(identifier: str, known: dict[str, str]) -> str:
+    for base in sorted(known, key=len, reverse=True):
+        if identifier == base:
+            return known[base]
+        if identifier.startswith(base + "_"):
+            qualifier = identifier.removeprefix(base + "_")
+            return f"{known[base]} ({QUALIFIERS.get(qualifier, qualifier.replace('_', ' '))})"
+    return identifier.replace("_", " ")
+
+
+def cell_title(cell: Cell) -> str:
+    """Fashion-MNIST (subset), VGG11 (narrow), 136 per class."""
+    return f"{data_name(cell.data)}, {model_name(cell.model)}, {cell.n_per_class} per class"
+
+
+def cells_text(cells: Iterable[Cell | None]) -> str:
+    """The cells of a figure in words, for its caption."""
+    return "; ".join(dict.fromkeys(cell_title(cell) for cell in cells if cell is not None))
+
+
+@contextmanager
+def theme() -> Iterator[None]:
+    """The house style, within this block only; the caller's matplotlib settings come back after it."""
+    settings = {
+        **sns.axes_style("ticks"),
+        **sns.plotting_context("paper", font_scale=0.85),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": "medium",
+        "axes.labelpad": 2.0,
+        "figure.dpi": 200,
+        "savefig.dpi": 200,
+        "legend.frameon": False,
+        "legend.fontsize": "small",
+        "lines.linewidth": 1.1,
+        "pdf.fonttype": 42,  # text stays text in the PDF
+        "svg.hashsalt": "repro",
+        "xtick.major.size": 3,
+        "ytick.major.size": 3,
+        "xtick.minor.size": 1.5,
+        "ytick.minor.size": 1.5,
+        "mathtext.fontset": "dejavusans",
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def subplots(
+    rows: int,
+    columns: int,
+    *,
+    width: float = PAGE,
+    row_height: float = 1.7,
+    sharex: bool | str = False,
+    sharey: bool | str = False,
+) -> tuple[Figure, np.ndarray]:  # axes [rows, columns]
+    """A figure without pyplot, so that drawing many leaves nothing open."""
+    figure = Figure(figsize=(width, row_height * rows + 0.3), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)  # type: ignore[arg-type]
+
+
+def label_panels(axes: Iterable[Axes]) -> None:
+    """Write a, b, c, ... at the upper left of each panel."""
+    for ax, letter in zip(axes, _letters()):
+        ax.annotate(
+            letter,
+            xy=(0, 1),
+            xycoords="axes fraction",
+            xytext=(-4, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontweight="bold",
+            fontsize="medium",
+        )
+
+
+def _letters() -> Iterator[str]:
+    yield from string.ascii_lowercase
+    for first in string.ascii_lowercase:
+        yield from (first + second for second in string.ascii_lowercase)
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write `figure` as PDF and PNG (`path` without suffix), atomically; the same figure gives the same bytes."""
+    # Dates and versions are left out, so that a redrawn figure only differs where its data do.
+    metadata: dict[str, dict[str, None]] = {
+        "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
+        "png": {"Software": None},
+    }
+    targets = {suffix: path.parent / f"{path.name}.{suffix}" for suffix in metadata}
+    with theme():
+        for suffix, target in targets.items():
+            write_atomically(target, partial(figure.savefig, format=suffix, metadata=metadata[suffix]))
+    return list(targets.values())
