@@ -1,0 +1,48 @@
+# Which experiment, where its jobs run, and further Hydra overrides:
+#   make sweep EXPERIMENT=paper LAUNCH=slurm ARGS="data=mnist n_per_class=10,13"
+EXPERIMENT ?= embedded
+LAUNCH ?= local
+ARGS ?=
+PYTHON ?= python3
+VENV := .venv/bin
+RUN = $(VENV)/python scripts/reproduce.py
+WITH = experiment=$(EXPERIMENT) launch=$(LAUNCH) $(ARGS)
+
+help:       ## list the targets
+	@grep -hE '^[a-z%]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+reproduce: .venv/installed  ## everything, from training to figures and report; resumes what was interrupted
+	@$(RUN) all $(WITH)
+sweep: .venv/installed      ## train the grid
+	@$(RUN) sweep $(WITH)
+select: .venv/installed     ## tabulate all runs, keep the best of each cell
+	@$(RUN) select $(WITH)
+retrain: .venv/installed    ## train the selected runs again, with checkpoints
+	@$(RUN) retrain $(WITH)
+measure: .venv/installed    ## compute the measurements that the figures need
+	@$(RUN) measure $(WITH)
+figures: .venv/installed    ## draw all figures from stored results
+	@$(RUN) figures $(WITH)
+fig%: .venv/installed       ## one figure, computing only what it lacks: make fig5, make figx1
+	@$(RUN) $@ $(WITH)
+report: .venv/installed     ## one page with figures, claims, numbers and provenance
+	@$(RUN) report $(WITH)
+plan: .venv/installed       ## jobs, trainings, hours and disk of what is still to do
+	@$(RUN) plan $(WITH)
+status: .venv/installed     ## what is done, running, failed and lost
+	@$(RUN) status $(WITH)
+
+test: .venv/installed       ## all tests
+	@$(VENV)/python -m pytest
+lint: .venv/installed       ## ruff and mypy
+	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy
+
+# The environment, pinned; made again when the pins change.
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(VENV)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(VENV)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.NOTPARALLEL:   # the stages depend on one another through outputs/
+.PHONY: help reproduce sweep select retrain measure figures report plan status test lint
