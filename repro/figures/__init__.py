@@ -13,12 +13,16 @@ import difflib
 import importlib
 import pkgutil
 import re
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
 from repro.figures import style
 from repro.figures.results import Results
+from repro.store import Cell
 
 
 def _modules() -> dict[str, str]:
@@ -66,7 +70,7 @@ class PaperFigure(NamedTuple):
     def caption(self, results: Results) -> str:
         return self._loaded().caption(results)
 
-    def _loaded(self):  # type: ignore[no-untyped-def]
+    def _loaded(self) -> ModuleType:
         return importlib.import_module(f"{__name__}.{self.module}")
 
 
@@ -84,3 +88,15 @@ def find_figure(number: str | int) -> PaperFigure:
     near = difflib.get_close_matches(asked, names, n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"There is no figure {number!r}.{hint} There are: {', '.join(FIGURES)}.")
+
+
+def figure_path(root: Path, figure: PaperFigure) -> Path:
+    """Where a figure's files lie below an experiment's folder, without suffix."""
+    return root / "figures" / figure.file_stem
+
+
+def draw(root: Path, number: str, cells: Iterable[Cell], experiment: str) -> list[Path]:
+    """Draw one figure of an experiment from what is stored below `root`, as PDF and PNG."""
+    figure = find_figure(number)
+    results = Results.load(root, figure.measurements, cells, experiment)
+    return style.save_figure(figure.draw(results), figure_path(root, figure))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from repro.figures.style import data_name, model_name
 from repro.store import Cell, Result, load_result, result_path
 
 
@@ -25,6 +26,11 @@ class Results:
         self.experiment, self.runs, self.selected = experiment, runs, selected
         self._measured = measured
 
+    def where(self, measurement: str) -> str:
+        """Data, network, sample size and epoch of a measurement's results, and the experiment: the end of a caption."""
+        cells = [_describe(result) for result in self.of(measurement) if result.cell is not None]
+        return f"{'; '.join(dict.fromkeys(cells)) or 'No network'}. Experiment: {self.experiment}."
+
     def of(self, measurement: str) -> list[Result]:
         """Results of one measurement, a result a cell; of a measurement of no network a single one.
 
@@ -37,8 +43,10 @@ class Results:
         return self._measured[measurement]
 
     @classmethod
-    def load(cls, root: Path, measurements: Iterable[str], cells: Iterable[Cell]) -> Results:
-        """Read the results of `measurements` on `cells` below the experiment's folder `root`.
+    def load(
+        cls, root: Path, measurements: Iterable[str], cells: Iterable[Cell], experiment: str | None = None
+    ) -> Results:
+        """Read the results of `measurements` on `cells` below the experiment's folder `root`, by default named like it.
 
         Raises:
             FileNotFoundError: results are missing; the sentence says which and how to get them.
@@ -46,7 +54,7 @@ class Results:
         """
         cells = list(cells)
         measured = {name: _of_one_measurement(root, name, cells) for name in measurements}
-        return cls(root.name, measured, _table(root / "runs.csv"), _table(root / "selected.csv"))
+        return cls(experiment or root.name, measured, _table(root / "runs.csv"), _table(root / "selected.csv"))
 
 
 def _of_one_measurement(root: Path, measurement: str, cells: list[Cell]) -> list[Result]:
@@ -61,6 +69,20 @@ def _of_one_measurement(root: Path, measurement: str, cells: list[Cell]) -> list
             "`make reproduce` measures what is missing"
         )
     return [load_result(result_path(root, measurement, cell), cell) for cell in cells]
+
+
+def _describe(result: Result) -> str:
+    """Fashion-MNIST (subset), VGG11 (width 0.125), 136 examples per class, epoch 40."""
+    assert result.cell is not None
+    width = result.provenance.get("model", {}).get("width", 1)
+    epochs = result.provenance.get("epochs", [])
+    parts = [
+        data_name(result.cell.data),
+        model_name(result.cell.model) + (f" (width {width})" if width != 1 else ""),
+        f"{result.cell.n_per_class} examples per class",
+        *([f"epoch {epochs[-1]}"] if epochs else []),
+    ]
+    return ", ".join(parts)
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -73,11 +73,6 @@ def cell_title(cell: Cell) -> str:
     return f"{data_name(cell.data)}, {model_name(cell.model)}, {cell.n_per_class} per class"
 
 
-def cells_text(cells: Iterable[Cell | None]) -> str:
-    """The cells of a figure in words, for its caption."""
-    return "; ".join(dict.fromkeys(cell_title(cell) for cell in cells if cell is not None))
-
-
 @contextmanager
 def theme() -> Iterator[None]:
     """The house style, within this block only; the caller's matplotlib settings come back after it."""

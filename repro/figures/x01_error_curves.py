@@ -1,0 +1,110 @@
+"""Extra figure x1: test error against sample size, and against the learning rate (Appendix, our reading).
+
+Upper row: the selected run of each cell. Lower rows: every run of a cell, the selected one marked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, PercentFormatter
+
+from repro.figures.results import Results
+from repro.figures.style import PAGE, data_name, label_panels, model_name, subplots
+
+MEASUREMENTS: tuple[str, ...] = ()
+COLUMNS = 3  # panels in a row of the lower part
+MARKERS = "osD^v<>P"
+
+
+def draw(results: Results) -> Figure:
+    """Error and learning rate of the selected runs against n; error against learning rate for each (data, model)."""
+    if results.runs.empty:
+        raise ValueError(f"experiment {results.experiment} has no runs yet; run `make sweep` and `make select` first")
+    lines = list(results.selected.groupby(["data", "model"], sort=False).groups)
+    rows = 1 + -(-len(lines) // COLUMNS)
+    figure, axes = subplots(rows, COLUMNS, width=PAGE, row_height=1.9)
+    _selected(axes[0, 0], results.selected, "test_error", "test error")
+    _selected(axes[0, 1], results.selected, "lr", "selected learning rate")
+    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[0, 1].set_yscale("log")
+    _legend(axes[0, 2], axes[0, 0])
+    for ax, (data, model) in zip(axes[1:].flat, lines):
+        _rates(ax, results.runs.query("data == @data and model == @model"), results.selected)
+        ax.set_title(f"{data_name(data)}, {model_name(model)}")
+    for ax in axes[1:].flat[len(lines) :]:
+        ax.set_axis_off()
+    label_panels([axes[0, 0], axes[0, 1], *axes[1:].flat[: len(lines)]])
+    return figure
+
+
+def _selected(ax: Axes, selected: pd.DataFrame, column: str, label: str) -> None:
+    """One curve a (data, model) over the sample size."""
+    groups = selected.groupby(["data", "model"], sort=False)
+    for index, ((data, model), cells) in enumerate(groups):
+        cells = cells.sort_values("n_per_class")
+        ax.plot(
+            cells.n_per_class,
+            cells[column],
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=3.5,
+            color=sns.color_palette("colorblind")[index % 10],
+            label=f"{data_name(data)}, {model_name(model)}",
+        )
+    ax.set_xscale("log")
+    _mark_sizes(ax, selected.n_per_class)
+    ax.set_xlabel("examples per class n")
+    ax.set_ylabel(label)
+
+
+def _mark_sizes(ax: Axes, sizes: pd.Series) -> None:
+    """The sizes themselves as ticks, at most six of them."""
+    values = np.unique(sizes)
+    values = values[np.unique(np.linspace(0, len(values) - 1, min(6, len(values))).round().astype(int))]
+    ax.set_xticks(values, [str(v) for v in values])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.minorticks_off()
+
+
+def _legend(ax: Axes, of: Axes) -> None:
+    ax.set_axis_off()
+    ax.legend(*of.get_legend_handles_labels(), loc="center left", title="selected run of each cell")
+
+
+def _rates(ax: Axes, runs: pd.DataFrame, selected: pd.DataFrame) -> None:
+    """Error against learning rate, a curve a sample size; rates at which a run of any size diverged are shaded."""
+    sizes = sorted(runs.n_per_class.unique())
+    for n, color in zip(sizes, sns.color_palette("viridis", len(sizes))):
+        cell = runs[(runs.n_per_class == n) & ~runs.diverged.astype(bool)].sort_values("lr")
+        ax.plot(cell.lr, cell.test_error, marker=".", markersize=3, color=color, label=f"n = {n}")
+        best = selected.merge(cell[["data", "model", "n_per_class", "lr_index"]])
+        ax.plot(best.lr, best.test_error, "o", markersize=6, markerfacecolor="none", markeredgecolor=color)
+    _shade_diverged(ax, runs)
+    ax.set_xscale("log")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_xlabel("learning rate")
+    ax.set_ylabel("test error")
+    ax.legend(title=None, ncols=1 + len(sizes) // 6, handlelength=1)
+
+
+def _shade_diverged(ax: Axes, runs: pd.DataFrame) -> None:
+    """A band around each rate at which a run diverged, up to half way to its neighbours."""
+    rates = np.sort(runs.lr.unique())
+    half = np.sqrt(rates[1] / rates[0]) if len(rates) > 1 else 1.5
+    for rate in np.unique(runs.lr[runs.diverged.astype(bool)]):
+        ax.axvspan(rate / half, rate * half, color="#BBBBBB", alpha=0.5, linewidth=0, zorder=0)
+
+
+def caption(results: Results) -> str:
+    runs = results.runs
+    diverged = int(runs.diverged.astype(bool).sum())
+    return (
+        "Test error after the last epoch and learning rate of the selected run of each cell against the number of "
+        "training examples per class; below, every run, with the selected one circled and the learning rates at which "
+        f"a run diverged shaded ({diverged} of {len(runs)} runs). That the run with the best last-epoch test error is "
+        "kept is certain; that the paper shows these curves is a guess. "
+        f"Epochs: {', '.join(str(e) for e in sorted(runs.epochs.unique()))}. Experiment: {results.experiment}."
+    )
