@@ -1,7 +1,7 @@
 """An experiment as lists of tasks, one list a stage; with scripts/ the only place that knows Hydra.
 
-The grid is `hydra.sweeper.params` of conf/experiment/<name>.yaml, so that a plain Hydra multirun and the pipeline read the
-same definition. Every list is known before anything runs.
+The grid is `hydra.sweeper.params` of conf/experiment/<name>.yaml, so that a plain Hydra multirun and the pipeline read
+the same definition. Every list is known before anything runs.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 class Experiment:
     """An experiment's grid and its tasks.
 
-    `overrides` are Hydra's: those of an axis of the grid (data, model, n_per_class, lr_index) replace the experiment's values
-    of that axis, comma-separated or as a range; all others hold for every task.
+    `overrides` are Hydra's: those of an axis of the grid (data, model, n_per_class, lr_index) replace the experiment's
+    values of that axis, comma-separated or as a range; all others hold for every task.
     """
 
     def __init__(self, overrides: Sequence[str] = (), conf: Path = CONF):

@@ -46,5 +46,5 @@ def sample_size(choice: int | str, sizes: Sequence[int]) -> int:
     if text.startswith("size") and index.isdigit() and int(index) < len(sizes):
         return sizes[int(index)]
     raise ValueError(
-        f"n_per_class={text} is neither a positive number nor one of size0 to size{len(sizes) - 1} (its data set's sizes)"
+        f"n_per_class={text} is neither a positive number nor one of its data set's size0 to size{len(sizes) - 1}"
     )

@@ -18,16 +18,16 @@ def _code() -> str:
     if snapshot.exists():
         return snapshot.read_text().strip()
     try:
-        git, quiet = ["git", "-C", str(here)], {"capture_output": True, "text": True, "timeout": 10}
-        commit = subprocess.run(
-            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        )
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10
-        ).stdout
+        commit = _git(here, "rev-parse", "--short", "HEAD")
+        changed = _git(here, "status", "--porcelain", "-uno")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return commit.stdout.strip() + ("+" if changed.strip() else "")
+    return commit + ("+" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def provenance(device: Any, seconds: float) -> dict[str, Any]:

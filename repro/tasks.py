@@ -229,13 +229,9 @@ def _measure(config: dict[str, Any]) -> None:
 
 
 def _figures(config: dict[str, Any]) -> None:
-    from repro.figures import find_figure
-    from repro.figures.results import Results
-    from repro.figures.style import save_figure
+    from repro.figures import draw
 
-    root, figure = Path(config["root"]), find_figure(config["figure"])
-    results = Results.load(root, figure.measurements, [Cell(*cell) for cell in config["cells"]])
-    save_figure(figure.draw(results), root / "figures" / figure.file_stem)
+    draw(Path(config["root"]), config["figure"], [Cell(*cell) for cell in config["cells"]], config["name"])
 
 
 def _report(config: dict[str, Any]) -> None:

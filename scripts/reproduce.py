@@ -6,7 +6,7 @@
     python scripts/reproduce.py status
     python scripts/reproduce.py all experiment=paper launch=slurm
 
-Commands: all, sweep, select, retrain, measure, figures, report, fig<number>, plan, status. Everything after it is a Hydra override.
+Commands: all, sweep, select, retrain, measure, figures, report, fig<number>, plan, status; then Hydra overrides.
 """
 
 from __future__ import annotations

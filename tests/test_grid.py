@@ -1,5 +1,6 @@
 """The grid by index: the paper's rates and sizes, and the words that name parts of it."""
 
+import itertools
 import math
 
 import numpy as np
@@ -54,5 +55,5 @@ def test_sample_sizes():
 
 def test_rates_fall_by_a_constant_factor():
     rates = [learning_rate(k, **PAPER) for k in range(100)]
-    factors = [a / b for a, b in zip(rates, rates[1:], strict=False)]
+    factors = [a / b for a, b in itertools.pairwise(rates)]
     assert math.isclose(min(factors), max(factors), rel_tol=1e-12)

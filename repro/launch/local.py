@@ -41,8 +41,8 @@ def run_stage(pending: Sequence[Task], workers: int | str) -> None:
     if failures:
         shown = "\n".join(f"  {name}: {reason}" for name, reason in failures[:5])
         raise FailedTasksError(
-            f"{len(failures)} of {len(pending)} tasks of stage {pending[0].stage} failed; the others are kept, run again to "
-            f"do the rest:\n{shown}"
+            f"{len(failures)} of {len(pending)} tasks of stage {pending[0].stage} failed; "
+            f"the others are kept, run again to do the rest:\n{shown}"
         )
 
 
