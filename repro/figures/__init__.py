@@ -21,7 +21,9 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from repro.figures import style
+from repro.figures.numbers import drawn_numbers
 from repro.figures.results import Results
+from repro.files import write_atomically
 from repro.store import Cell
 
 
@@ -95,8 +97,11 @@ def figure_path(root: Path, figure: PaperFigure) -> Path:
     return root / "figures" / figure.file_stem
 
 
-def draw(root: Path, number: str, cells: Iterable[Cell], experiment: str) -> list[Path]:
-    """Draw one figure of an experiment from what is stored below `root`, as PDF and PNG."""
-    figure = find_figure(number)
-    results = Results.load(root, figure.measurements, cells, experiment)
-    return style.save_figure(figure.draw(results), figure_path(root, figure))
+def draw(root: Path, number: str, cells: Iterable[Cell], experiment: str) -> None:
+    """Draw one figure of an experiment from what is stored below `root`: PDF, PNG, and the numbers drawn as csv."""
+    paper_figure = find_figure(number)
+    results = Results.load(root, paper_figure.measurements, cells, experiment)
+    figure, path = paper_figure.draw(results), figure_path(root, paper_figure)
+    style.save_figure(figure, path)
+    numbers = drawn_numbers(figure)
+    write_atomically(path.with_suffix(".csv"), lambda p: numbers.to_csv(p, index=False, float_format="%.6g"))

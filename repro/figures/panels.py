@@ -12,29 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from repro.linalg.broadening import broaden
-
-
-def kernel_width(steps: int, kappa: float) -> float:
-    """σ = 2 / ((M−1) √(8 ln κ)) for a spectrum scaled to [−1, 1] (paper, Algorithm 3)."""
-    return 2 / (max(steps - 1, 1) * np.sqrt(8 * np.log(kappa)))
-
-
-def without_outliers(
-    nodes: np.ndarray, weights: np.ndarray, eigenvalues: np.ndarray
-) -> np.ndarray:  # [probes, M], [probes, M], [k] -> weights [probes, M]
-    """Quadrature weights of the rest of the spectrum: the node that stands for an eigenvalue loses its mass.
-
-    A node stands for an eigenvalue if it is its nearest one and lies within a hundredth of the spectrum's width.
-    """
-    weights = weights.copy()
-    near = 0.01 * (nodes.max() - nodes.min())
-    for probe, probe_nodes in enumerate(nodes):
-        for eigenvalue in eigenvalues:
-            distance = np.where(weights[probe] > 0, np.abs(probe_nodes - eigenvalue), np.inf)
-            if distance.min() <= near:
-                weights[probe, distance.argmin()] = 0
-    return weights
+from repro.linalg.broadening import Curve, gaussian_width, linear_curve, log_curve, split_outliers
 
 
 def spectrum_panel(
@@ -47,32 +25,28 @@ def spectrum_panel(
     eigenvalues: np.ndarray | None = None,
     converged: np.ndarray | None = None,
     kappa: float = 3.0,
-    points: int = 1024,
-    margin: float = 0.05,
     label: str | None = None,
     band: bool = False,
 ) -> None:  # nodes, weights [probes, M]; eigenvalues, converged [k]
     """Linear λ, logarithmic density: filled bulk, and `eigenvalues` taken out of it as stems with circles.
 
-    A stem is as high as a single eigenvalue stands in this density (mass 1/P); an open circle did not converge.
-    With `band` the range of the probes is shaded. Without `eigenvalues` nothing is deflated.
+    A stem is as high as a single eigenvalue (mass 1/P) stands in this density; an open circle has not converged, and
+    stays in the density. With `band` one standard error of the probes is shaded. Without `eigenvalues` nothing is
+    deflated. Nodes, weights, eigenvalues and converged are those of `repro.linalg.spectrum.spectrum`.
     """
-    outliers = np.empty(0) if eigenvalues is None else np.asarray(eigenvalues)
-    rest = without_outliers(nodes, weights, outliers)
-    kept = nodes[rest > 0]
-    half_width = (kept.max() - kept.min()) / 2 or 1.0
-    width = half_width * kernel_width(nodes.shape[1], kappa)
-    grid = np.linspace(
-        kept.min() - 2 * margin * half_width - 3 * width, kept.max() + 2 * margin * half_width + 3 * width, points
-    )
-    density = broaden(nodes, rest, grid, width)  # [probes, K]
+    if eigenvalues is not None and converged is None:
+        raise ValueError("eigenvalues come with `converged`: only converged ones are taken out of the density")
+    if eigenvalues is not None:
+        nodes, weights = split_outliers(nodes, weights, converged)
+    curve = linear_curve(nodes, weights, kappa=kappa)
+    width = gaussian_width(nodes.shape[1], kappa) * (curve.x[-1] - curve.x[0]) / 2
     single = 1 / (dim * width * np.sqrt(2 * np.pi))
-    floor = 0.1 * single
-    _filled(ax, grid, density, floor, color=color, label=label, band=band)
-    if len(outliers):
-        stems(ax, outliers, single, floor, color=color, converged=converged)
+    floor = np.full_like(curve.x, 0.1 * single)
+    _filled(ax, curve, floor, color=color, label=label, band=band)
+    if eigenvalues is not None:
+        stems(ax, eigenvalues, single, floor[0], color=color, converged=converged)
     ax.set_yscale("log")
-    ax.set_ylim(floor, max(ax.get_ylim()[1] if ax.lines else 0, 4 * density.mean(axis=0).max()))
+    ax.set_ylim(floor[0], max(3 * curve.density.max(), 10 * single))
     ax.set_xlabel("eigenvalue λ")
     ax.set_ylabel("density per unit λ")
 
@@ -86,32 +60,17 @@ def stems(
     color: str,
     converged: np.ndarray | None = None,
     label: str | None = None,
-) -> None:
+) -> None:  # positions, converged [k]
     """Outliers as stems with circles over a logarithmic axis; open circles have not converged."""
-    done = np.ones(len(positions), dtype=bool) if converged is None else np.asarray(converged, dtype=bool)
     ax.vlines(positions, floor, height, color=color, linewidth=0.8, zorder=3)
-    for which, face in ((done, color), (~done, "white")):
-        if which.any():
-            ax.plot(
-                positions[which],
-                np.full(which.sum(), height),
-                "o",
-                markersize=3,
-                zorder=4,
-                markerfacecolor=face,
-                markeredgecolor=color,
-                markeredgewidth=0.7,
-                label=label,
-                clip_on=False,
-            )
-            label = None
+    _circles(ax, np.asarray(positions), np.full(len(positions), height), converged, color=color, label=label)
 
 
-def log_grid(nodes: Sequence[np.ndarray], *, epsilon: float, margin: float = 0.05, points: int = 1024) -> np.ndarray:
-    """ln λ from ln ε to ln(max|θ| + ε) with a margin (paper, C.7); one grid for all spectra of a panel. -> [K]"""
+def log_limits(nodes: Sequence[np.ndarray], *, epsilon: float, margin: float = 0.05) -> tuple[float, float]:
+    """One range of |λ| + ε for all spectra of a figure: from ε to the largest, with a margin (paper, C.7)."""
     low, high = np.log(epsilon), np.log(max(np.abs(n).max() for n in nodes) + epsilon)
-    spare = margin * (high - low)
-    return np.linspace(low - spare, high + spare, points)
+    room = margin * (high - low)
+    return float(np.exp(low - room)), float(np.exp(high + room))
 
 
 def log_spectrum_panel(
@@ -120,96 +79,73 @@ def log_spectrum_panel(
     weights: np.ndarray,
     dim: int,
     *,
-    grid: np.ndarray,
+    limits: tuple[float, float],
     color: str,
     epsilon: float,
     kappa: float,
-    per: str = "unit λ",
+    per_log: bool = False,
     label: str | None = None,
     fill: bool = True,
     band: bool = False,
     linestyle: str = "-",
-) -> np.ndarray:  # nodes, weights [probes, M], grid [K] of ln λ -> the density drawn [K]
-    """Density of ln(|λ| + ε) on log-log axes, `per` "unit λ" (divided by λ, as in the paper) or "unit ln λ" (C.7).
+) -> Curve:  # nodes, weights [probes, M]
+    """Density of |λ| + ε on log-log axes over `limits`; per unit λ as in the paper, or per unit ln λ (C.7).
 
-    The lowest density shown is a tenth of what one eigenvalue of `dim` = P alone would have.
+    What is lower than a tenth of what one eigenvalue of P = `dim` has alone is not drawn. Returns the curve drawn.
     """
-    if per not in ("unit λ", "unit ln λ"):
-        raise ValueError(f"per is {per!r}; a log spectrum is drawn per 'unit λ' or per 'unit ln λ'")
-    width = kernel_width(nodes.shape[1], kappa) * (grid[-1] - grid[0]) / 2
-    density = broaden(np.log(np.abs(nodes) + epsilon), weights, grid, width)  # [probes, K]
-    single = 1 / (dim * width * np.sqrt(2 * np.pi))
-    scale = np.exp(-grid) if per == "unit λ" else np.ones_like(grid)
-    floor = 0.1 * single * scale
-    _filled(
-        ax, np.exp(grid), density * scale, floor, color=color, label=label, band=band, fill=fill, linestyle=linestyle
-    )
+    curve = log_curve(nodes, weights, epsilon=epsilon, kappa=kappa, limits=limits, per_log=per_log)
+    width = gaussian_width(nodes.shape[1], kappa) * np.log(limits[1] / limits[0]) / 2
+    floor = 0.1 / (dim * width * np.sqrt(2 * np.pi)) * (np.ones_like(curve.x) if per_log else 1 / curve.x)
+    _filled(ax, curve, floor, color=color, label=label, band=band, fill=fill, linestyle=linestyle)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_xlim(np.exp(grid[0]), np.exp(grid[-1]))
+    ax.set_xlim(*limits)
     ax.set_xlabel("eigenvalue |λ| + ε")
-    ax.set_ylabel(f"density per {per}")
-    return np.asarray((density * scale).mean(axis=0))
+    ax.set_ylabel("density per unit ln λ" if per_log else "density per unit λ")
+    return curve
 
 
 def _filled(
     ax: Axes,
-    x: np.ndarray,
-    density: np.ndarray,
-    floor: np.ndarray | float,
+    curve: Curve,
+    floor: np.ndarray,
     *,
     color: str,
     label: str | None,
     band: bool,
     fill: bool = True,
     linestyle: str = "-",
-) -> None:  # x [K], density [probes, K]; what lies under the floor is not drawn
-    mean = density.mean(axis=0)
-    shown = np.where(mean > floor, mean, np.nan)
-    ax.plot(x, shown, color=color, label=label, linestyle=linestyle, zorder=2)
+) -> None:  # floor [points]; what lies under it is not drawn
+    shown = np.where(curve.density > floor, curve.density, np.nan)
+    ax.plot(curve.x, shown, color=color, label=label, linestyle=linestyle, zorder=2)
     if fill:
-        ax.fill_between(x, floor, np.maximum(mean, floor), color=color, alpha=0.3, linewidth=0, zorder=1)
-    if band and len(density) > 1:
-        ax.fill_between(
-            x,
-            np.maximum(density.min(axis=0), floor),
-            np.maximum(density.max(axis=0), floor),
-            color=color,
-            alpha=0.25,
-            linewidth=0,
-            zorder=1.5,
-        )
+        ax.fill_between(curve.x, floor, np.maximum(curve.density, floor), color=color, alpha=0.3, linewidth=0, zorder=1)
+    if band:
+        low, high = np.maximum(curve.low, floor), np.maximum(curve.high, floor)
+        ax.fill_between(curve.x, low, high, color=color, alpha=0.3, linewidth=0, zorder=1.5)
+
+
+def _circles(
+    ax: Axes, x: np.ndarray, y: np.ndarray, converged: np.ndarray | None, *, color: str, label: str | None
+) -> None:  # [k]
+    """Filled circles, open where the eigenpair has not converged."""
+    done = np.ones(len(x), dtype=bool) if converged is None else np.asarray(converged, dtype=bool)
+    for which, face in ((done, color), (~done, "white")):
+        if which.any():
+            style = {"markerfacecolor": face, "markeredgecolor": color, "markeredgewidth": 0.7}
+            ax.plot(x[which], y[which], "o", markersize=3, zorder=4, clip_on=False, label=label, **style)
+            label = None
 
 
 def scree_panel(
-    ax: Axes,
-    eigenvalues: np.ndarray,
-    *,
-    color: str,
-    label: str | None = None,
-    converged: np.ndarray | None = None,
-    marker: str = "o",
+    ax: Axes, eigenvalues: np.ndarray, *, color: str, label: str | None = None, converged: np.ndarray | None = None
 ) -> None:  # [k]
     """Eigenvalues by rank, largest first, on a logarithmic axis (those ≤ 0 cannot be shown and are left out)."""
     order = np.argsort(eigenvalues)[::-1]
+    order = order[np.asarray(eigenvalues)[order] > 0]
     ranks, values = np.arange(1, len(order) + 1), np.asarray(eigenvalues)[order]
-    done = np.ones(len(values), dtype=bool) if converged is None else np.asarray(converged, dtype=bool)[order]
-    shown = values > 0
-    ax.plot(ranks[shown], values[shown], color=color, linewidth=0.6, zorder=2)
-    for which, face in ((shown & done, color), (shown & ~done, "white")):
-        if which.any():
-            ax.plot(
-                ranks[which],
-                values[which],
-                marker,
-                markersize=3,
-                markerfacecolor=face,
-                markeredgecolor=color,
-                markeredgewidth=0.7,
-                label=label,
-                zorder=3,
-            )
-            label = None
+    ax.plot(ranks, values, color=color, linewidth=0.6, zorder=2)
+    _circles(ax, ranks, values, None if converged is None else np.asarray(converged)[order], color=color, label=label)
     ax.set_yscale("log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     ax.set_xlabel("rank")

@@ -116,7 +116,7 @@ def subplots(
 
 def label_panels(axes: Iterable[Axes]) -> None:
     """Write a, b, c, ... at the upper left of each panel."""
-    for ax, letter in zip(axes, _letters()):
+    for ax, letter in zip(axes, panel_letters()):
         ax.annotate(
             letter,
             xy=(0, 1),
@@ -130,7 +130,8 @@ def label_panels(axes: Iterable[Axes]) -> None:
         )
 
 
-def _letters() -> Iterator[str]:
+def panel_letters() -> Iterator[str]:
+    """a, b, ..., z, aa, ab, ..."""
     yield from string.ascii_lowercase
     for first in string.ascii_lowercase:
         yield from (first + second for second in string.ascii_lowercase)
