@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from repro.files import digest
+from repro.training.checkpoint import BlockState, load_state, save_state
+from repro.training.engines import ENGINES, choose_engine, groups, stack_size
 from repro.training.precision import repeatable
 from repro.training.recipe import History, Measured, Recipe
 from repro.training.sequential import SingleRun
+from repro.training.stacked import StackedRuns
 
+Runs = SingleRun | StackedRuns
 OnFinished = Callable[[int, History], None]  # position of the learning rate, its history
 OnEpoch = Callable[[int, int], None]  # epochs done and to do, summed over the block's runs
 OnCheckpoint = Callable[[int, int, nn.Module], None]  # position of the learning rate, finished epochs, network
@@ -36,22 +42,31 @@ def train_block(
     learning_rates: Sequence[float],
     recipe: Recipe,
     *,
-    engine: str = "sequential",
+    engine: str = "auto",
+    memory: int | None = None,
     on_finished: OnFinished | None = None,
     on_epoch: OnEpoch | None = None,
     on_checkpoint: OnCheckpoint | None = None,
     checkpoint_epochs: Sequence[int] = (),
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 300.0,
 ) -> list[History]:
     """Train one network for each learning rate, from the same initial weights and on the same batches.
 
     Networks and data live on the device and in the dtype of `train.images`. The same call gives the same bits on
-    the same machine with as many threads; one rate trained alone equals its run in a sequential block. A diverged
-    training is a result (see `History`), not an error. Networks must not draw random numbers (dropout).
+    the same machine with as many threads, whether it was interrupted or not; one rate trained alone equals its run
+    in a sequential block. A diverged training is a result (see `History`), not an error. Networks must not draw
+    random numbers (dropout).
 
     Args:
         build: makes the network; called once, after seeding with `recipe.seed`.
-        on_finished: told each history as soon as its run has ended.
+        engine: "sequential", one network after the other; "stacked", as many at once as `memory` holds; "auto",
+            whichever a short trial finds faster (name the engine where bits must be the same on every day).
+        memory: bytes; None is half of the device's.
+        on_finished: told each history as soon as its run has ended; a resumed block tells those it had told again.
         on_checkpoint: given the network (eval mode) after each of `checkpoint_epochs` finished epochs; 0 is the start.
+        checkpoint: where the block keeps its state, at the end of an epoch every `checkpoint_seconds`, and resumes
+            from; the file is deleted when the block is done.
 
     Raises:
         ValueError: the training set has less than two examples, or the engine is unknown.
@@ -61,8 +76,9 @@ def train_block(
     block = _Block(train, test, learning_rates, recipe, on_finished, on_epoch, on_checkpoint, checkpoint_epochs)
     initial = initial_network(build, train.images, recipe.seed)
     with repeatable(recipe.precision):
-        for index in range(len(learning_rates)):
-            block.train(SingleRun(initial, recipe, [index]))
+        if checkpoint:
+            block.keep_state(checkpoint, checkpoint_seconds, _identity(initial, train, learning_rates, recipe, engine))
+        block.run(initial, engine, memory)
     return [block.histories[index] for index in range(len(learning_rates))]
 
 
@@ -71,6 +87,13 @@ def initial_network(build: Callable[[], nn.Module], like: Tensor, seed: int) -> 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build().to(like)
+
+
+def _identity(initial: nn.Module, train: Split, rates: Sequence[float], recipe: Recipe, engine: str) -> str:
+    """Digest of what decides a block's outcome; of networks and data, their shapes and sums."""
+    tensors = {**initial.state_dict(), "images": train.images, "labels": train.labels}
+    sums = {name: [list(t.shape), repr(t.double().sum().item())] for name, t in tensors.items()}
+    return digest({"tensors": sums, "rates": list(rates), "recipe": asdict(recipe), "engine": engine})
 
 
 @dataclass
@@ -88,7 +111,32 @@ class _Block:
     histories: dict[int, History] = field(default_factory=dict)  # of started runs, by position of their rate
     finished: set[int] = field(default_factory=set)
 
-    def train(self, runs: SingleRun, epoch: int = 0) -> None:
+    state_path: Path | None = None
+    state_seconds: float = 0.0
+    identity: str = ""
+    saved_at: float = 0.0
+
+    def keep_state(self, path: Path, seconds: float, identity: str) -> None:
+        """Save the block under `path` from time to time."""
+        self.state_path, self.state_seconds, self.identity = path, seconds, identity
+
+    def run(self, initial: nn.Module, engine: str, memory: int | None) -> None:
+        """Finish what a killed job has begun, then train the rest."""
+        self.saved_at = time.monotonic()
+        loaded = load_state(self.state_path, self.identity) if self.state_path else None
+        if loaded:
+            engine = self._resume(initial, *loaded)
+        waiting = [index for index in range(len(self.rates)) if index not in self.histories]
+        if waiting:
+            batch = next(self._train_batches(0))
+            size = stack_size(initial, batch, memory)
+            engine = choose_engine(engine, initial, batch, self.recipe, min(size, len(waiting)))
+            for indices in groups(waiting, size if engine == "stacked" else 1):
+                self.train(ENGINES[engine](initial, self.recipe, indices))
+        if self.state_path:
+            self.state_path.unlink(missing_ok=True)
+
+    def train(self, runs: Runs, epoch: int = 0) -> None:
         """Train `runs`, which have finished `epoch` epochs, to the end."""
         if epoch == 0:
             self.histories.update({index: History(self.rates[index], runs.engine) for index in runs.indices})
@@ -107,16 +155,21 @@ class _Block:
             self._hand_out(runs, epoch)
             if self.on_epoch:
                 self.on_epoch(self._epochs_done(epoch), self.recipe.epochs * len(self.rates))
+            self._save(runs, epoch)
 
-    def _train_epoch(self, runs: SingleRun, epoch: int) -> None:
+    def _train_epoch(self, runs: Runs, epoch: int) -> None:
         decay = self.recipe.decay(epoch)
         runs.start_epoch([self.rates[index] * decay for index in runs.indices])
+        for x, y in self._train_batches(epoch):
+            runs.step(x, y)
+
+    def _train_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self.train_split.images, self.train_split.labels
         for rows in self.recipe.batches(epoch, len(labels)):
             rows = rows.to(labels.device, non_blocking=True)
-            runs.step(images[rows], labels[rows])
+            yield images[rows], labels[rows]
 
-    def _evaluate(self, runs: SingleRun, epoch: int) -> None:
+    def _evaluate(self, runs: Runs, epoch: int) -> None:
         train, test = (runs.evaluate(_batches(split)) for split in (self.train_split, self.test_split))
         finite = [a.loss is not None and b.loss is not None for a, b in zip(train, test)]
         for index, alive, a, b in zip(runs.indices, finite, train, test):
@@ -124,7 +177,7 @@ class _Block:
                 self.histories[index].record(epoch, a, b)
         self._drop_diverged(runs, finite)
 
-    def _drop_diverged(self, runs: SingleRun, finite: Sequence[bool]) -> None:
+    def _drop_diverged(self, runs: Runs, finite: Sequence[bool]) -> None:
         """Diverged networks stop here, as chance-level results."""
         chance = Measured(None, 1 - 1 / self.train_split.classes)
         for index, alive in zip(runs.indices, finite):
@@ -139,7 +192,27 @@ class _Block:
         if self.on_finished:
             self.on_finished(index, self.histories[index])
 
-    def _hand_out(self, runs: SingleRun, epoch: int) -> None:
+    def _save(self, runs: Runs, epoch: int) -> None:
+        """Save the block if it is time to."""
+        if self.state_path and time.monotonic() - self.saved_at >= self.state_seconds:
+            finished = sorted(self.finished)
+            state = BlockState(self.identity, runs.engine, list(runs.indices), epoch, finished, self.histories)
+            save_state(self.state_path, state, runs.tensors())
+            self.saved_at = time.monotonic()
+
+    def _resume(self, initial: nn.Module, state: BlockState, tensors: dict[str, Tensor]) -> str:
+        """Take up a saved block: tell what is finished, train the runs it was at, return its engine."""
+        self.histories = state.histories
+        for index in state.finished:
+            self._finish(index)
+        if state.epoch < self.recipe.epochs and state.indices:
+            runs = ENGINES[state.engine](initial, self.recipe, state.indices)
+            for name, tensor in runs.tensors().items():
+                tensor.copy_(tensors[name])
+            self.train(runs, state.epoch)
+        return state.engine
+
+    def _hand_out(self, runs: Runs, epoch: int) -> None:
         if self.on_checkpoint and epoch in self.checkpoint_epochs:
             for position, index in enumerate(runs.indices):
                 self.on_checkpoint(index, epoch, runs.model(position))

@@ -87,7 +87,7 @@ class History:
     """
 
     learning_rate: float
-    engine: str  # "sequential" | "stacked" | "compiled"
+    engine: str  # "sequential" | "stacked"
     diverged: bool = False
     epochs: list[int] = field(default_factory=list)  # numbers of finished epochs; ends with the recipe's last
     train_loss: list[float | None] = field(default_factory=list)
@@ -103,6 +103,11 @@ class History:
         self.train_error.append(train.error)
         self.test_loss.append(test.loss)
         self.test_error.append(test.error)
+
+    def metrics(self) -> dict[str, float | bool | None]:
+        """What the last entry says: the outcome that selection and tables read."""
+        names = ("train_loss", "train_error", "test_loss", "test_error")
+        return {"diverged": self.diverged, **{name: getattr(self, name)[-1] for name in names}}
 
 
 def log_spaced_epochs(epochs: int, count: int) -> list[int]:

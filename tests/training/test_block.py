@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from repro import models
 from repro.training.block import train_block
 from repro.training.recipe import History, Recipe
 
@@ -120,3 +122,106 @@ def test_every_precision_trains(precision: str) -> None:
     data = split(30, dtype=torch.float32)
     (history,) = train_block(convnet, data, data, [0.05], recipe(precision=precision, epochs=20))
     assert history.train_error[-1] < 0.5
+
+
+NETWORKS: dict[str, dict] = {"vgg11": {}, "resnet18": {}, "mlp": {"layers": 4, "bias": False}}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_stacked_equals_separate(name: str) -> None:
+    def build_tiny() -> nn.Module:
+        return models.build(name, channels=1, classes=3, width=1 / 32, **NETWORKS[name])
+
+    train, test = (Split(torch.nn.functional.pad(s.images, (12, 12, 12, 12)), *s[1:]) for s in (TRAIN, TEST))
+    weights: dict[str, list[dict]] = {}
+    for engine in ("sequential", "stacked"):
+        weights[engine] = []
+        train_block(
+            build_tiny, train, test, RATES, recipe(epochs=3), engine=engine, checkpoint_epochs=[3],
+            on_checkpoint=lambda index, epoch, network, of=engine: weights[of].append(network.state_dict()),
+        )  # fmt: skip
+    for separate, stacked in zip(weights["sequential"], weights["stacked"], strict=True):
+        for key in separate:
+            torch.testing.assert_close(stacked[key], separate[key], rtol=1e-10, atol=1e-10)
+
+
+def test_a_diverging_slice_leaves_the_others_alone() -> None:
+    alone = train_block(convnet, TRAIN, TEST, RATES, recipe(evaluate=3), engine="stacked")
+    beside = train_block(convnet, TRAIN, TEST, [1e30, *RATES], recipe(evaluate=3), engine="stacked")
+    assert [history.diverged for history in beside] == [True, False, False]
+    for a, b in zip(alone, beside[1:]):
+        assert (a.epochs, a.test_error) == (b.epochs, b.test_error)
+        assert a.test_loss == pytest.approx(b.test_loss, rel=1e-10)
+
+
+def test_the_stack_is_bounded_by_memory() -> None:
+    order: list[int] = []
+    train_block(
+        convnet, TRAIN, TEST, [0.1, 0.03, 0.01], recipe(), engine="stacked", memory=1,
+        on_checkpoint=lambda index, epoch, network: order.append(index), checkpoint_epochs=[0, 6],
+    )  # fmt: skip
+    assert order == [0, 0, 1, 1, 2, 2]  # one at a time: as small as a stack can be
+
+
+def test_unknown_engine_is_refused() -> None:
+    with pytest.raises(ValueError, match="'fast' is unknown; choose one of auto, sequential, stacked"):
+        train_block(convnet, TRAIN, TEST, RATES, recipe(), engine="fast")
+
+
+def test_auto_trains() -> None:
+    histories = train_block(convnet, TRAIN, TEST, RATES, recipe(), engine="auto")
+    assert {history.engine for history in histories} <= {"sequential", "stacked"}
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("engine", ["sequential", "stacked"])
+@pytest.mark.parametrize("after", [1, 4, 9, 17])  # epochs of the block, of 24; one run diverges in its first
+def test_killed_and_resumed_equals_undisturbed(engine: str, after: int, tmp_path: Path) -> None:
+    rates, state = [1e30, 0.1, 0.03, 0.01], tmp_path / "block.safetensors"
+    weights: list[dict[int, dict]] = []
+
+    def train(**options: object) -> list[dict]:
+        weights.append({})
+        histories = train_block(
+            convnet, TRAIN, TEST, rates, recipe(evaluate=3), engine=engine, checkpoint_epochs=[6], **options,
+            on_checkpoint=lambda index, epoch, network: weights[-1].update({index: network.state_dict()}),
+        )  # fmt: skip
+        return [without_time(history) for history in histories]
+
+    def kill(done: int, total: int) -> None:
+        if done >= after:
+            raise Killed
+
+    told: set[int] = set()
+    undisturbed = train()
+    with pytest.raises(Killed):
+        train(checkpoint=state, checkpoint_seconds=0, on_epoch=kill, on_finished=lambda index, history: told.add(index))
+    done: list[int] = []
+    options = {"on_finished": lambda index, history: told.add(index), "on_epoch": lambda now, total: done.append(now)}
+    resumed = train(checkpoint=state, checkpoint_seconds=0, **options)
+    assert resumed == undisturbed
+    assert done[0] >= after  # it went on, and did not start again
+    assert told == {0, 1, 2, 3}
+    for index, state_dict in weights[-1].items():
+        assert all(torch.equal(tensor, weights[0][index][name]) for name, tensor in state_dict.items())
+    assert not state.exists()
+
+
+def test_the_state_of_another_block_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def kill(done: int, total: int) -> None:
+        if done == 3:
+            raise Killed
+
+    state, options = tmp_path / "block.safetensors", {"checkpoint_seconds": 0, "engine": "sequential"}
+    with pytest.raises(Killed):
+        train_block(convnet, TRAIN, TEST, RATES, recipe(), checkpoint=state, on_epoch=kill, **options)
+    expected = train_block(convnet, TRAIN, TEST, RATES, recipe(seed=1), **options)
+    resumed = train_block(convnet, TRAIN, TEST, RATES, recipe(seed=1), checkpoint=state, **options)
+    assert "of another configuration" in caplog.text
+    assert [without_time(h) for h in resumed] == [without_time(h) for h in expected]
+    state.write_bytes(b"torn")
+    train_block(convnet, TRAIN, TEST, RATES, recipe(), checkpoint=state, **options)
+    assert "is damaged" in caplog.text

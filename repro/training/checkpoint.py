@@ -1,0 +1,53 @@
+"""The state of a half-trained block on disk, so that a killed job goes on where it was (safetensors and json)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from repro.files import write_atomically
+from repro.training.recipe import History
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class BlockState:
+    """Where a block stands: the histories of all started runs, and the epoch of those now running."""
+
+    identity: str  # digest of everything that decides the block's outcome
+    engine: str
+    indices: list[int]  # the runs in `tensors`
+    epoch: int  # finished epochs of those
+    finished: list[int]
+    histories: dict[int, History]
+
+
+def save_state(path: Path, state: BlockState, tensors: dict[str, Tensor]) -> None:
+    """Write the state and the tensors of the running networks, atomically."""
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda unfinished: save_file(content, unfinished, {"block": json.dumps(asdict(state))}))
+
+
+def load_state(path: Path, identity: str) -> tuple[BlockState, dict[str, Tensor]] | None:
+    """The state stored under `path`; None, with a warning, if it is damaged or of another block."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = BlockState(**json.loads(file.metadata()["block"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s is damaged (%s); this block starts from the beginning", path, error)
+        return None
+    if state.identity != identity:
+        log.warning("%s was left by a block of another configuration; this block starts from the beginning", path)
+        return None
+    state.histories = {int(index): History(**history) for index, history in state.histories.items()}  # type: ignore[arg-type]
+    return state, tensors
