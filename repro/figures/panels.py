@@ -34,9 +34,9 @@ def spectrum_panel(
     stays in the density. With `band` one standard error of the probes is shaded. Without `eigenvalues` nothing is
     deflated. Nodes, weights, eigenvalues and converged are those of `repro.linalg.spectrum.spectrum`.
     """
-    if eigenvalues is not None and converged is None:
-        raise ValueError("eigenvalues come with `converged`: only converged ones are taken out of the density")
     if eigenvalues is not None:
+        if converged is None:
+            raise ValueError("eigenvalues come with `converged`: only converged ones are taken out of the density")
         nodes, weights = split_outliers(nodes, weights, converged)
     curve = linear_curve(nodes, weights, kappa=kappa)
     width = gaussian_width(nodes.shape[1], kappa) * (curve.x[-1] - curve.x[0]) / 2
@@ -132,8 +132,10 @@ def _circles(
     done = np.ones(len(x), dtype=bool) if converged is None else np.asarray(converged, dtype=bool)
     for which, face in ((done, color), (~done, "white")):
         if which.any():
-            style = {"markerfacecolor": face, "markeredgecolor": color, "markeredgewidth": 0.7}
-            ax.plot(x[which], y[which], "o", markersize=3, zorder=4, clip_on=False, label=label, **style)
+            (circles,) = ax.plot(
+                x[which], y[which], "o", color=color, markersize=3, label=label, zorder=4, clip_on=False
+            )
+            circles.set(markerfacecolor=face, markeredgewidth=0.7)
             label = None
 
 
