@@ -1,0 +1,138 @@
+"""Quadrature nodes and weights of spectra -> curves to draw and distances between spectra (numpy only).
+
+Nodes and weights come as [probes, M], each row's weights summing to one: a row is one estimate of the spectral measure.
+Width and ranges follow Papyan (2020), Appendix C and D.2.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+class Curve(NamedTuple):
+    """A density on a grid: the mean over probes, and mean -/+ one standard error of it (no band from one probe)."""
+
+    x: Array  # [points]  eigenvalues
+    density: Array  # [points]
+    low: Array  # [points]  not below zero
+    high: Array  # [points]
+
+
+def gaussian_width(steps: int, kappa: float) -> float:
+    """Standard deviation 2 / ((M - 1) sqrt(8 ln kappa)) of the smoothing, on the range [-1, 1] (Algorithm 3)."""
+    return 2 / ((steps - 1) * np.sqrt(8 * np.log(kappa)))
+
+
+def broaden(nodes: ArrayLike, weights: ArrayLike, grid: ArrayLike, width: float) -> Array:  # [R, M] -> [R, points]
+    """Each row's measure smoothed by a Gaussian of standard deviation `width`, per unit of the grid."""
+    nodes, weights, grid = np.atleast_2d(nodes), np.atleast_2d(weights), np.asarray(grid, dtype=float)
+    curves = np.zeros((len(nodes), len(grid)))
+    for curve, row, mass in zip(curves, nodes, weights, strict=True):
+        curve += np.exp(-0.5 * ((grid[:, None] - row) / width) ** 2) @ mass / (width * np.sqrt(2 * np.pi))
+    return curves
+
+
+def linear_curve(
+    nodes: ArrayLike,
+    weights: ArrayLike,
+    *,
+    kappa: float = 3.0,
+    points: int = 1024,
+    margin: float = 0.05,
+    limits: tuple[float, float] | None = None,
+) -> Curve:  # [R, M]
+    """Density per unit eigenvalue on a linear grid over `limits`, by default the range of the nodes with a margin."""
+    nodes, weights = np.atleast_2d(nodes), np.atleast_2d(weights)
+    low, high = limits or _range(nodes[weights > 0], margin)
+    grid = np.linspace(low, high, points)
+    return _curve(grid, broaden(nodes, weights, grid, _width(nodes.shape[1], kappa, low, high, points)))
+
+
+def log_curve(
+    nodes: ArrayLike,
+    weights: ArrayLike,
+    *,
+    epsilon: float = 1e-5,
+    kappa: float = 1.25,
+    points: int = 1024,
+    margin: float = 0.05,
+    limits: tuple[float, float] | None = None,
+    per_log: bool = False,
+) -> Curve:  # [R, M]
+    """Density of |eigenvalue| smoothed on the axis ln(|eigenvalue| + epsilon) (the log spectrum, Appendix C.7).
+
+    The grid x = |eigenvalue| + epsilon is log-spaced over `limits`, by default epsilon to the largest with a margin.
+    Per unit eigenvalue (as drawn in the paper), or with `per_log` per unit ln eigenvalue.
+    """
+    nodes, weights = np.atleast_2d(nodes), np.atleast_2d(weights)
+    logs = np.log(np.abs(nodes) + epsilon)
+    if limits:
+        low, high = np.log(limits[0]), np.log(limits[1])
+    else:
+        low, high = _range(np.append(logs[weights > 0], np.log(epsilon)), margin)
+    grid = np.linspace(low, high, points)
+    curves = broaden(logs, weights, grid, _width(nodes.shape[1], kappa, low, high, points))
+    x = np.exp(grid)
+    return _curve(x, curves if per_log else curves / x)
+
+
+def split_outliers(nodes: ArrayLike, weights: ArrayLike, converged: ArrayLike) -> tuple[Array, Array]:
+    """Nodes and weights [R, M'] of the bulk: without the leading columns that hold the converged outliers.
+
+    `repro.linalg.spectrum.spectrum` puts each converged outlier, with its exact mass 1/P, before the rest of every row.
+    The bulk's weights then sum to 1 - K/P.
+    """
+    count = int(np.sum(converged))
+    return np.atleast_2d(nodes)[:, count:], np.atleast_2d(weights)[:, count:]
+
+
+def wasserstein(
+    nodes: ArrayLike,
+    weights: ArrayLike,
+    other_nodes: ArrayLike,
+    other_weights: ArrayLike | None = None,
+    *,
+    epsilon: float | None = None,
+) -> float:
+    """Wasserstein-1 distance between two spectra, the integral of |F - F'|; rows of probes count as their average.
+
+    Without weights the second spectrum is a plain list of eigenvalues. With `epsilon` the distance is taken on the axis
+    ln(|eigenvalue| + epsilon), so it is a mean factor rather than a mean difference.
+    """
+    a, wa = _flat(nodes, weights, epsilon)
+    b, wb = _flat(
+        other_nodes, np.ones_like(np.asarray(other_nodes)) if other_weights is None else other_weights, epsilon
+    )
+    points = np.concatenate([a, b])
+    order = np.argsort(points, kind="stable")
+    difference = np.cumsum(np.concatenate([wa, -wb])[order])[:-1]
+    return float(np.abs(difference) @ np.diff(points[order]))
+
+
+def _flat(nodes: ArrayLike, weights: ArrayLike, epsilon: float | None) -> tuple[Array, Array]:
+    x, w = np.asarray(nodes, dtype=float).ravel(), np.asarray(weights, dtype=float).ravel()
+    return (x if epsilon is None else np.log(np.abs(x) + epsilon)), w / w.sum()
+
+
+def _range(values: Array, margin: float) -> tuple[float, float]:
+    """The range of the values, widened on both sides; a single value gets a range of its own size."""
+    low, high = float(values.min()), float(values.max())
+    room = margin * ((high - low) or abs(high) or 1.0)
+    return low - room, high + room
+
+
+def _width(steps: int, kappa: float, low: float, high: float, points: int) -> float:
+    """The paper's width on [low, high]; never below half a grid step, or the curve would lose mass between points."""
+    relative = gaussian_width(max(steps, 2), kappa)
+    return max(relative, 1 / (points - 1)) * (high - low) / 2
+
+
+def _curve(x: Array, curves: Array) -> Curve:  # [points], [R, points]
+    mean = curves.mean(axis=0)
+    error = curves.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros_like(mean)
+    return Curve(x, mean, np.maximum(mean - error, 0), mean + error)

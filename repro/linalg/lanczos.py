@@ -1,0 +1,144 @@
+"""Lanczos tridiagonalisation (Golub & Van Loan 2013, Section 10.1; Papyan 2020, Algorithms 1 and 2)."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from repro.linalg.operator import LinearOperator
+from repro.linalg.probe import random_unit_vector
+
+log = logging.getLogger(__name__)
+
+
+class Tridiagonal(NamedTuple):
+    """M Lanczos steps on A: T = Q A Q^T is tridiagonal, and A Q^T = Q^T T + beta[-1] q e_M^T with a unit q."""
+
+    alpha: Tensor  # [M]     diagonal of T; float64, CPU
+    beta: Tensor  # [M]     off-diagonal of T, then the norm of the residual; float64, CPU
+    Q: Tensor  # [M, P]  orthonormal Lanczos vectors, one per row; may live on the host
+
+    def matrix(self) -> Tensor:  # [M, M]
+        return self.alpha.diag() + self.beta[:-1].diag(1) + self.beta[:-1].diag(-1)
+
+    def eigh(self) -> tuple[Tensor, Tensor]:  # Ritz values [M] ascending, eigenvectors of T [M, M]
+        return torch.linalg.eigh(self.matrix())
+
+
+class Ritz(NamedTuple):
+    """What `fast_lanczos` keeps of a run: Gauss quadrature of the spectrum seen from the starting vector."""
+
+    values: Tensor  # [M]  Ritz values, ascending; the quadrature nodes
+    weights: Tensor  # [M]  squared first row of the eigenvectors of T; they sum to one
+    residuals: Tensor  # [M]  |beta_M Y[M, m]|, the residual norm of each Ritz pair
+
+
+def negligible(dtype: torch.dtype, scale: float) -> float:
+    """Size below which a residual of a matrix of norm `scale` is rounding: the Krylov space is exhausted."""
+    return torch.finfo(dtype).eps ** 0.75 * scale
+
+
+def orthogonalise(w: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:  # [P], [M, P] -> [P], [M]
+    """w - Q^T Q w by two passes of classical Gram-Schmidt (Parlett 1998, Section 6.9), and the coefficients Q w.
+
+    Where Q lies on the host, w travels and not Q.
+    """
+    v = w.to(Q.device)
+    first = Q @ v
+    v = v - Q.T @ first
+    second = Q @ v
+    return (v - Q.T @ second).to(w.device), first + second
+
+
+def lanczos(
+    A: LinearOperator,
+    start: Tensor,
+    steps: int,
+    *,
+    orthogonal_to: Tensor | None = None,
+    basis_device: torch.device | None = None,
+) -> Tridiagonal:  # start [P], orthogonal_to [K, P]
+    """At most `steps` Lanczos steps with full reorthogonalisation; keeps steps x P numbers.
+
+    With orthonormal rows `orthogonal_to` = U the matrix is (I - U^T U) A (I - U^T U) on the complement of U. The basis
+    lies on `basis_device`, by default the device of A. Returns fewer rows if the Krylov space is exhausted: at the rank
+    of A plus one at the latest, and always at P.
+    """
+    known = 0 if orthogonal_to is None else len(orthogonal_to)
+    steps = min(steps, A.dim - known)
+    basis = torch.empty(known + steps, A.dim, dtype=A.dtype, device=basis_device or A.device)
+    if orthogonal_to is not None:
+        basis[:known] = orthogonal_to
+    alpha, beta = torch.zeros(steps, dtype=torch.float64), torch.zeros(steps, dtype=torch.float64)
+    w, scale = orthogonalise(start, basis[:known])[0], 0.0
+    for m in range(steps):
+        q = w / w.norm()
+        basis[known + m] = q
+        w = A @ q
+        alpha[m] = q @ w
+        w, _ = orthogonalise(w, basis[: known + m + 1])
+        beta[m], scale = w.norm(), max(scale, float(alpha[m].abs()))
+        if beta[m] <= negligible(A.dtype, scale):
+            break
+        scale = max(scale, float(beta[m]))
+    return Tridiagonal(alpha[: m + 1], beta[: m + 1], basis[known : known + m + 1])
+
+
+def slow_lanczos(A: LinearOperator, *, seed: int = 0) -> tuple[Tensor, Tensor]:  # -> T [P, P], V [P, P]
+    """SlowLanczos (Algorithm 1): P steps, the whole basis kept and reorthogonalised, T = V^T A V.
+
+    T is tridiagonal and has the eigenvalues of A with their multiplicities: where the Krylov space is exhausted the
+    basis goes on with a fresh random vector. O(P^2) memory: illustrative.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.empty(0, A.dim, dtype=A.dtype, device=A.device)
+    while len(basis) < A.dim:
+        chain = lanczos(A, random_unit_vector(A, generator), A.dim, orthogonal_to=basis)
+        basis = torch.cat([basis, chain.Q])
+    V = basis.T
+    return V.T @ (A @ V), V
+
+
+def fast_lanczos(
+    A: LinearOperator, steps: int, *, start: Tensor | None = None, seed: int = 0, orthogonal_to: Tensor | None = None
+) -> Ritz:  # start [P], orthogonal_to [K, P]
+    """FastLanczos (Algorithm 2): `steps` steps of the three-term recurrence without reorthogonalisation; O(P) memory.
+
+    Lost orthogonality shows as ghost copies of the extreme eigenvalues. They share the weight of the copied one, so the
+    density is right; Ritz values must not be counted as eigenvalues. Stops early where beta reaches zero (low-rank A).
+    `start` is drawn from `seed` if it is not given; `orthogonal_to` as in `lanczos`.
+    """
+    v = start if start is not None else random_unit_vector(A, torch.Generator().manual_seed(seed))
+    v = v if orthogonal_to is None else orthogonalise(v, orthogonal_to)[0]
+    v, previous = v / v.norm(), torch.zeros_like(v)
+    alpha: list[float] = []
+    beta = [0.0]
+    for _ in range(steps):
+        w = A @ v - beta[-1] * previous
+        if orthogonal_to is not None:
+            w, _ = orthogonalise(w, orthogonal_to)
+        alpha.append(float(w @ v))
+        w = w - alpha[-1] * v
+        scale = max(map(abs, alpha + beta))
+        beta.append(float(w.norm()))
+        if beta[-1] <= negligible(A.dtype, scale):
+            break
+        previous, v = v, w / beta[-1]
+    T = Tridiagonal(torch.tensor(alpha, dtype=torch.float64), torch.tensor(beta[1:], dtype=torch.float64), v[None])
+    values, Y = T.eigh()
+    return Ritz(values, Y[0] ** 2, (T.beta[-1] * Y[-1]).abs())
+
+
+def basis_device(A: LinearOperator, rows: int, memory_budget: int) -> torch.device | None:
+    """Where a basis of rows x P fits: on the device of A, else on the host, else nowhere (None: above the budget)."""
+    size = rows * A.dim * torch.finfo(A.dtype).bits // 8
+    place: torch.device | None = A.device
+    if size > memory_budget:
+        place = None
+    elif A.device.type == "cuda" and size > 0.8 * torch.cuda.mem_get_info(A.device)[0]:
+        place = torch.device("cpu")
+    log.info("Lanczos basis of %d x %d (%.2f GB): %s", rows, A.dim, size / 1e9, place or "above the memory budget")
+    return place

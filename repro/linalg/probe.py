@@ -1,0 +1,48 @@
+"""Random probes of an operator: reproducible Gaussian vectors, and a check that the operator is symmetric."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from repro.linalg.operator import LinearOperator
+
+
+def random_vectors(A: LinearOperator, columns: int, generator: torch.Generator) -> Tensor:  # -> [P, K]
+    """Independent columns ~ N(0, I), in the dtype and on the device of A.
+
+    Drawn on the CPU in float64, so that a seed means the same vectors on every device and in either precision.
+    """
+    V = torch.empty(columns, A.dim, dtype=A.dtype, device=A.device)
+    for row in V:
+        row.copy_(torch.randn(A.dim, dtype=torch.float64, generator=generator))
+    return V.T
+
+
+def random_unit_vector(A: LinearOperator, generator: torch.Generator) -> Tensor:  # -> [P]
+    """A direction distributed uniformly on the sphere."""
+    v = random_vectors(A, 1, generator)[:, 0]
+    return v / v.norm()
+
+
+def check_symmetric(A: LinearOperator, seed: int = 0) -> None:
+    """Compare <u, A v> with <v, A u> for two random vectors (two products).
+
+    Raises:
+        ValueError: A v is not finite, or A is not one fixed symmetric matrix to half the working precision. An operator
+            that changes between products (active dropout, batch norm in train mode) is caught as well.
+    """
+    U = random_vectors(A, 2, torch.Generator().manual_seed(seed))
+    u, v = U[:, 0], U[:, 1]
+    Av, Au = A @ v, A @ u
+    if not (Av.isfinite().all() and Au.isfinite().all()):
+        raise ValueError(
+            f"{type(A).__name__}: a product with a random vector is not finite; look for a non-finite loss"
+        )
+    left, right = float(u @ Av), float(v @ Au)
+    # <u, A v> is of the size of the Frobenius norm of A, and so are |A v| and |A u|.
+    if abs(left - right) > torch.finfo(A.dtype).eps ** 0.5 * float(Av.norm() + Au.norm()):
+        raise ValueError(
+            f"{type(A).__name__} is not one fixed symmetric matrix: <u, A v> = {left:.6g} but <v, A u> = {right:.6g}; "
+            "every product must use the same data, parameters and masks"
+        )

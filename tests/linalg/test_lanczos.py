@@ -1,0 +1,152 @@
+"""The Lanczos identity, orthonormality, breakdown at the rank, and Algorithms 1 and 2."""
+
+import pytest
+import torch
+
+from repro.linalg.lanczos import fast_lanczos, lanczos, slow_lanczos
+from repro.linalg.operator import Dense
+from repro.linalg.probe import check_symmetric, random_unit_vector, random_vectors
+
+P = 40
+
+
+def symmetric(eigenvalues, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    U = torch.linalg.qr(torch.randn(len(eigenvalues), len(eigenvalues), dtype=torch.float64, generator=generator)).Q
+    return Dense(((U * torch.as_tensor(eigenvalues, dtype=torch.float64)) @ U.T).to(dtype))
+
+
+def spread(seed=1):
+    """Outliers of both signs and a bulk around zero."""
+    bulk = torch.randn(P - 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) / 10
+    return torch.cat([torch.tensor([9.0, 6.0, -5.0, 3.0, -2.0], dtype=torch.float64), bulk])
+
+
+def start_of(A, seed=3):
+    return random_unit_vector(A, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+@pytest.mark.parametrize("steps", [1, 7, P])
+def test_lanczos_identity_and_orthonormality(steps, dtype, tolerance):
+    A = symmetric(spread(), dtype)
+    run = lanczos(A, start_of(A), steps)
+    Q, T = run.Q.double(), run.matrix()
+    torch.testing.assert_close(Q @ Q.T, torch.eye(steps, dtype=torch.float64), rtol=0, atol=tolerance)
+    residual = A.A.double() @ Q.T - Q.T @ T  # must be beta q e_M^T, q orthogonal to the basis
+    torch.testing.assert_close(residual[:, :-1], torch.zeros(P, steps - 1, dtype=torch.float64), rtol=0, atol=tolerance)
+    torch.testing.assert_close(residual[:, -1].norm(), run.beta[-1], rtol=0, atol=20 * tolerance)
+    assert (Q @ residual[:, -1]).abs().max() < 20 * tolerance
+    assert A.products == steps
+
+
+def test_tridiagonal_eigenvalues_at_full_depth_are_those_of_the_matrix():
+    A = symmetric(spread())
+    values, _ = lanczos(A, start_of(A), P).eigh()
+    torch.testing.assert_close(values, spread().sort().values, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_stops_when_a_low_rank_matrix_is_exhausted(rank):
+    A = symmetric([*range(1, rank + 1), *[0.0] * (P - rank)])
+    run = lanczos(A, start_of(A), P)
+    assert len(run.alpha) == len(run.Q) == A.products == rank + 1  # one more: the start has a part in the null space
+    torch.testing.assert_close(run.eigh()[0], torch.arange(rank + 1, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert len(fast_lanczos(A, P, start=start_of(A)).values) == rank + 1
+
+
+def test_breakdown_in_single_precision_leaves_only_zeros():
+    """Rounding blurs the rank, so the run may stop a little later; what it adds must be zero."""
+    A = symmetric([1.0, 2, 3, 4, 5, 6, *[0.0] * (P - 6)], torch.float32)
+    values, _ = lanczos(A, start_of(A), P).eigh()
+    assert 7 <= len(values) <= 9
+    top = values.sort(descending=True).values
+    torch.testing.assert_close(top[:6], torch.arange(6.0, 0, -1, dtype=torch.float64), rtol=0, atol=1e-5)
+    assert top[6:].abs().max() < 1e-5
+
+
+def test_zero_matrix_takes_one_step():
+    A = Dense(torch.zeros(P, P))
+    assert lanczos(A, start_of(A), 10).alpha.tolist() == [0.0]
+    assert fast_lanczos(A, 10).values.tolist() == [0.0]
+
+
+def test_complement_of_given_vectors():
+    values = spread()
+    A = symmetric(values)
+    exact, vectors = torch.linalg.eigh(A.A)
+    U = vectors[:, exact.abs() > 1.5].T.contiguous()  # the five outliers
+    run = lanczos(A, start_of(A), P, orthogonal_to=U)
+    assert len(run.alpha) == P - 5
+    assert (run.Q @ U.T).abs().max() < 1e-13
+    torch.testing.assert_close(run.eigh()[0], values[5:].sort().values, rtol=0, atol=1e-12)
+    fast = fast_lanczos(A, 12, start=start_of(A), orthogonal_to=U)
+    slow = lanczos(A, start_of(A), 12, orthogonal_to=U)
+    torch.testing.assert_close(fast.values, slow.eigh()[0], rtol=0, atol=1e-10)
+
+
+def test_slow_lanczos_keeps_multiplicities():
+    values = torch.tensor([4.0, 4.0, 4.0, 1.0, 0.0, 0.0, -2.0, -2.0], dtype=torch.float64)
+    A = symmetric(values)
+    T, V = slow_lanczos(A)
+    torch.testing.assert_close(V.T @ V, torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(V @ T @ V.T, A.A, rtol=0, atol=1e-12)
+    assert (T.triu(2).abs().max(), T.tril(-2).abs().max()) < (1e-12, 1e-12)
+    torch.testing.assert_close(torch.linalg.eigvalsh(T), values.sort().values, rtol=0, atol=1e-12)
+
+
+def test_fast_lanczos_is_gauss_quadrature():
+    """M nodes integrate polynomials up to degree 2M - 1 exactly: <v, A^j v>, and no further."""
+    A, M = symmetric(spread()), 4
+    v = start_of(A)
+    ritz = fast_lanczos(A, M, start=v)
+    power = v
+    for degree in range(2 * M + 1):
+        moment, exact = float(ritz.weights @ ritz.values**degree), float(v @ power)
+        if degree < 2 * M:
+            assert moment == pytest.approx(exact, rel=1e-10)
+        else:
+            assert moment != pytest.approx(exact, rel=1e-6)
+        power = A @ power
+    assert A.products == M + 2 * M + 1
+
+
+def test_fast_lanczos_residuals_bound_the_error():
+    A = symmetric(spread())
+    ritz = fast_lanczos(A, 8)
+    distance = (ritz.values[:, None] - spread()).abs().min(dim=1).values
+    assert (distance <= ritz.residuals + 1e-12).all()
+    assert ritz.residuals[-1] < 0.1  # the top eigenvalue is found, so the bound says something
+
+
+def test_ghosts_share_the_weight_of_what_they_copy():
+    """Long runs without reorthogonalisation repeat eigenvalues but keep the measure."""
+    A = symmetric(spread())
+    v = start_of(A)
+    ritz = fast_lanczos(A, 3 * P, start=v)
+    near = (ritz.values - 9.0).abs() < 1e-6
+    assert near.sum() > 1
+    U = torch.linalg.eigh(A.A).eigenvectors
+    assert float(ritz.weights[near].sum()) == pytest.approx(float((U[:, -1] @ v) ** 2), rel=1e-6)
+
+
+def test_probes_depend_on_the_seed_alone():
+    A32, A64 = symmetric(spread(), torch.float32), symmetric(spread())
+    torch.manual_seed(1)
+    first = random_vectors(A64, 2, torch.Generator().manual_seed(5))
+    torch.manual_seed(2)
+    torch.testing.assert_close(first, random_vectors(A64, 2, torch.Generator().manual_seed(5)), rtol=0, atol=0)
+    torch.testing.assert_close(first.float(), random_vectors(A32, 2, torch.Generator().manual_seed(5)), rtol=0, atol=0)
+    assert not torch.equal(first[:, 0], first[:, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_check_symmetric(dtype):
+    A = symmetric(spread(), dtype)
+    check_symmetric(A)
+    skew = torch.zeros(P, P, dtype=dtype)
+    skew[0, 1], skew[1, 0] = 0.3, -0.3
+    with pytest.raises(ValueError, match="not one fixed symmetric matrix"):
+        check_symmetric(Dense(A.A + skew))
+    with pytest.raises(ValueError, match="not finite"):
+        check_symmetric(Dense(A.A * float("nan")))
