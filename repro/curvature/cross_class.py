@@ -1,0 +1,220 @@
+"""The class/cross-class decomposition G = G_class + G_cross + G_within + G_{c=c'} (Papyan 2020, Eq. 6.4, App. A)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from repro.curvature.gradients import Batches, cross_class_sums
+from repro.linalg.operator import LinearOperator, LowRank, Projected
+
+SpannedPart = Literal["class", "cross", "same"]  # the parts that class and cross-class means span
+Part = Literal["class", "cross", "within", "same"]
+Knockout = Literal["subtraction", "projection"]
+
+
+class ClassStructure(NamedTuple):
+    """The parts of G that class and cross-class means span, kept as factors (C² x P numbers).
+
+    With weights w_{c,c'} and means g_{c,c'} of the gradients of class c for the label c', w_c = Σ_{c'≠c} w_{c,c'} and
+    g_c = Σ_{c'≠c} w_{c,c'} g_{c,c'} / w_c (Section 6). A class without examples has weight zero.
+    """
+
+    weights: Tensor  # [C, C]
+    rows: Tensor  # [C, C, P]  √w_c g_c at (c, c), √w_{c,c'} (g_{c,c'} − g_c) at (c, c')
+    same_part: LowRank  # G_{c=c'} = Σ_c w_{c,c} g_{c,c} g_{c,c}^T, rank <= C
+
+    @property
+    def class_part(self) -> LowRank:
+        """G_class = Σ_c w_c g_c g_c^T, rank <= C."""
+        columns = self.rows.diagonal()  # [P, C]
+        return LowRank(columns, columns.new_ones(columns.shape[1]))
+
+    @property
+    def cross_part(self) -> LowRank:
+        """G_cross = Σ_c Σ_{c'≠c} w_{c,c'} (g_{c,c'} − g_c)(g_{c,c'} − g_c)^T, rank <= C (C − 2)."""
+        others = 1 - torch.eye(len(self.rows), dtype=self.rows.dtype, device=self.rows.device)
+        return LowRank(self.rows.flatten(0, 1).T, others.flatten())
+
+    def within_part(self, G: LinearOperator) -> LinearOperator:
+        """G_within = G minus the other three: exact; a product with it is one product with G and no further pass."""
+        return G - self.class_part - self.cross_part - self.same_part
+
+    def knockout(self, G: LinearOperator, part: Part, *, how: Knockout) -> LinearOperator:
+        """G without one of its parts (Definitions 3.1-3.2): G − part, or (I − BB^T) G (I − BB^T), B spanning the part.
+
+        The class part and G_{c=c'} span the same space (w_c g_c = −w_{c,c} g_{c,c}): a projection removes both.
+
+        Raises:
+            ValueError: projection of G_within, which spans more than can be held, or of a part that is zero.
+        """
+        spanned = {"class": self.class_part, "cross": self.cross_part, "same": self.same_part}
+        if how == "projection":
+            if part == "within":
+                raise ValueError("G_within has no small basis to project out; use how='subtraction' for it")
+            return Projected(G, self.basis(part))
+        if part == "within":  # what is left is the sum of the others: no product with G
+            return spanned["class"] + spanned["cross"] + spanned["same"]
+        return G - spanned[part]
+
+    def basis(self, part: SpannedPart) -> Tensor:  # [P, rank]
+        """Orthonormal columns that span the range of a part, the largest eigenvalues of the part first.
+
+        Raises:
+            ValueError: the part is zero, as G_cross is for two classes.
+        """
+        low_rank = {"class": self.class_part, "cross": self.cross_part, "same": self.same_part}[part]
+        C = len(self.weights)
+        Q, R = torch.linalg.qr(low_rank.U * low_rank.weights.sqrt())  # [P, K], [K, K]
+        U, singular, _ = torch.linalg.svd(R)
+        kept = singular > 100 * torch.finfo(R.dtype).eps * singular[0]
+        rank = min(int(kept.sum()), C * (C - 2) if part == "cross" else C)
+        if rank == 0:
+            raise ValueError(f"the {part} part of G is zero for this network and data ({C} classes): nothing to span")
+        return Q @ U[:, :rank]
+
+    def gram(self) -> ClassGram:
+        """The inner products from which the eigenvalues of the three parts follow."""
+        rows, C = self.rows.flatten(0, 1), len(self.rows)
+        lower = torch.zeros(C * C, C * C, dtype=torch.float64, device=rows.device)
+        for a in range(0, C * C, C):  # block by block: half the products, no temporary as large as the result
+            lower[a : a + C, : a + C] = (rows[a : a + C] @ rows[: a + C].T).double()
+        same = self.same_part.U * self.same_part.weights.sqrt()  # [P, C]
+        return ClassGram(self.weights.double(), lower.tril() + lower.tril(-1).T, (same.T @ same).double())
+
+
+class ClassGram(NamedTuple):
+    """Inner products over parameters of the rows of a `ClassStructure`, in float64, in the order (c, c')."""
+
+    weights: Tensor  # [C, C]
+    rows: Tensor  # [C², C²] of √w_c g_c and √w_{c,c'} (g_{c,c'} − g_c)
+    same: Tensor  # [C, C] of √w_{c,c} g_{c,c}
+
+    def eigenvalues(self, part: SpannedPart) -> Tensor:
+        """All non-zero eigenvalues of a part in decreasing order: C of class and same, C (C − 2) of cross."""
+        C = len(self.weights)
+        own = torch.eye(C, dtype=torch.bool, device=self.weights.device).flatten()
+        if part == "same":
+            gram, rank = self.same, C
+        else:
+            chosen, rank = (own, C) if part == "class" else (~own, C * (C - 2))
+            gram = self.rows[chosen][:, chosen]
+        return torch.linalg.eigvalsh(gram).flip(0)[:rank].clamp(min=0)
+
+    def means(self) -> Tensor:  # [C², C²]
+        """Inner products of the means themselves: of g_c at (c, c) and of g_{c,c'} at (c, c')."""
+        C = len(self.weights)
+        own = torch.eye(C, dtype=torch.bool, device=self.weights.device)
+        scale = inverse_root(torch.where(own, _class_weights(self.weights)[:, None], self.weights)).flatten()
+        gram = (scale[:, None] * self.rows * scale).view(C, C, C * C)
+        for _ in range(2):  # g_{c,c'} = (g_{c,c'} − g_c) + g_c, for the rows, then for the columns
+            gram = gram + gram.diagonal().T[:, None] * ~own[:, :, None]
+            gram = gram.flatten(0, 1).T.reshape(C, C, C * C)
+        return gram.flatten(0, 1)
+
+
+def class_structure(
+    model: nn.Module,
+    data: Batches,
+    *,
+    parameters: Sequence[str] | None = None,
+    entries: tuple[int, int] | None = None,
+) -> ClassStructure:
+    """The decomposition (6.4) of G of `model` on `data`, in one pass of (1 + 2 (C − 1)) / 3 gradients.
+
+    Args as in `cross_class_sums`; the rows take its memory, C² x P numbers.
+    """
+    _, weights, sums = cross_class_sums(model, data, parameters=parameters, entries=entries)
+    class_weights = _center(weights, sums)
+    own = weights.diagonal()  # w_{c,c} g_{c,c} = −w_c g_c: no columns of its own
+    same = LowRank(sums.diagonal(), torch.where(own > 0, class_weights / own, 0))
+    return ClassStructure(weights, sums, same)
+
+
+def companion_structure(model: nn.Module, data: Batches, *, parameters: Sequence[str] | None = None) -> ClassStructure:
+    """The older, unweighted decomposition G = G0 + G1 + G2 + G3 (Papyan 2019, arXiv 1901.08244).
+
+    Its vectors are δ_{i,c,c'} = √p_{i,c,c'} g_{i,c,c'} (there with a minus, which no part sees) and its means plain:
+    G0 = Σ_c n_c/N δ_{c,c} δ_{c,c}^T is `same_part`, G1 = (C−1) Σ_c n_c/N δ_c δ_c^T `class_part`,
+    G2 = (C−1) Σ_c n_c/N Σ_c `cross_part` and G3 `within_part`, with δ_c and Σ_c the mean and the covariance of
+    δ_{c,c'} over c' ≠ c. So `weights[c, c']` = n_c/N for every c'.
+    """
+    counts, mass, sums = cross_class_sums(model, data, parameters=parameters, power=0.5)
+    weights = (counts.to(mass.dtype) / counts.sum())[:, None].expand_as(mass).contiguous()
+    own = sums.diagonal() * inverse_root(weights[:, 0])  # [P, C]
+    _center(weights, sums)
+    return ClassStructure(weights, sums, LowRank(own, own.new_ones(own.shape[1])))
+
+
+def sliced_gram(
+    model: nn.Module,
+    data: Batches,
+    *,
+    memory_budget: int,
+    parameters: Sequence[str] | None = None,
+) -> ClassGram:
+    """`class_structure(...).gram()` for C² rows that do not fit in memory, exact: accumulated by slices of parameters.
+
+    Each slice costs one pass over the data, down to the layers it touches. On top of the budget come one batch, the
+    gradient of the touched parameters and the result, C⁴ numbers.
+
+    Args:
+        memory_budget: Bytes for the C² x (slice of P) rows.
+
+    Raises:
+        ValueError: the budget does not hold C² rows of a single entry.
+    """
+    total: ClassGram | None = None
+    for entries in slices(model, data, memory_budget=memory_budget, parameters=parameters):
+        part = class_structure(model, data, parameters=parameters, entries=entries).gram()
+        if total is None:
+            total = part
+        else:
+            total.rows.add_(part.rows)
+            total.same.add_(part.same)
+    assert total is not None  # a model has parameters: there is at least one slice
+    return total
+
+
+def slices(
+    model: nn.Module, data: Batches, *, memory_budget: int, parameters: Sequence[str] | None = None
+) -> list[tuple[int, int]]:
+    """Ranges (first, one past last) of the flattened parameters such that C² rows of each fit in the budget [bytes]."""
+    x, _ = next(iter(data))
+    with torch.no_grad():
+        logits = model(x[:1])
+    row = logits.shape[1] ** 2 * logits.element_size()
+    size = memory_budget // row
+    if size < 1:
+        raise ValueError(
+            f"a budget of {memory_budget} bytes does not hold one entry of {logits.shape[1]}² means: {row}"
+        )
+    chosen = [p for name, p in model.named_parameters() if parameters is None or name in parameters]
+    P = sum(p.numel() for p in chosen)
+    return [(first, min(first + size, P)) for first in range(0, P, size)]
+
+
+def inverse_root(w: Tensor) -> Tensor:
+    """w^(-1/2), and zero where w is zero: a mean over nothing has no weight."""
+    return torch.where(w > 0, w, 1).rsqrt() * (w > 0)
+
+
+def _class_weights(weights: Tensor) -> Tensor:  # [C, C] -> [C]
+    """w_c = Σ_{c'≠c} w_{c,c'}, not as a difference with w_{c,c}, which dominates at a fit."""
+    return (weights - weights.diagonal().diag()).sum(dim=1)
+
+
+def _center(weights: Tensor, sums: Tensor) -> Tensor:  # [C, C], [C, C, P] in place -> w_c [C]
+    """Turn the sums w_{c,c'} g_{c,c'} into the rows of `ClassStructure`, without a second copy of them."""
+    class_weights = _class_weights(weights)
+    scale, class_scale = inverse_root(weights), inverse_root(class_weights)
+    for c in range(len(weights)):
+        sums[c, c] = 0
+        class_row = sums[c].sum(dim=0) * class_scale[c]  # √w_c g_c
+        sums[c] *= scale[c][:, None]
+        sums[c].addr_(weights[c].sqrt(), class_row * class_scale[c], alpha=-1)
+        sums[c, c] = class_row
+    return class_weights
