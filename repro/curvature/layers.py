@@ -1,0 +1,192 @@
+"""Features h and backpropagated errors delta of each layer, captured by hooks (Papyan 2020, Section 7, Eqs. 7.3-7.8).
+
+Conventions. A layer is an nn.Linear or an nn.Conv2d; z is the output of its linear map, before any batch norm. It acts
+at T positions of each example (T = 1 for a linear map on vectors): z_t = W h_t with h_t [D] and W [O, D]. For a
+convolution h_t is the patch under the kernel and W its flattened weight, so D = channels x height x width of the
+kernel. With a bias b the layer is [W b] and h_t has a one appended. A gradient of the layer is the matrix
+
+    g_{i,c,c'} = Σ_t delta_{i,c,c',t} h_{i,c,t}^T  [O, D],     delta_{i,c,c',t} = ∂ℓ(f(x_{i,c}), y_{c'}) / ∂z_t,
+
+flattened by rows, so that it is Σ_t delta_t ⊗ h_t in the sense of torch.kron. With batch norm in eval mode examples do
+not mix and this holds exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, unfold
+
+from repro.linalg.gram import gram_matrix
+from repro.linalg.kronecker import khatri_rao_gram
+from repro.linalg.operator import LinearOperator
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+
+
+class Captured(NamedTuple):
+    """One batch seen by the layers, in the order in which they are executed."""
+
+    logits: Tensor  # [B, C]
+    p: Tensor  # [B, C]  softmax probabilities
+    h: dict[str, Tensor]  # layer -> [B, T, D]
+    delta: dict[str, Tensor]  # layer -> [B, C, T, O], the second index being the would-be label c'
+
+
+def layer_names(model: nn.Module, x: Tensor) -> list[str]:
+    """Names of the linear and convolution layers in the order in which a forward pass on `x` executes them."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    return list(capture(model, x[:1], names, bias=False, errors=False).h)
+
+
+def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, errors: bool = True) -> Captured:
+    """Features and errors of `layers` on the inputs `x`: one forward pass, and C backward passes that share it.
+
+    Memory: B T (D + C O) numbers a layer; pass smaller batches where that is too much.
+
+    Args:
+        layers: Names in model.named_modules().
+        bias: Append a one to h where the layer has a bias, so that g is the gradient of [W b].
+        errors: Whether to propagate errors; without them `delta` is empty and nothing is differentiated.
+
+    Raises:
+        ValueError: a module is in training mode, a layer is executed twice or not at all, or a convolution is grouped
+            or not padded by a fixed number of zeros.
+        TypeError: a layer is neither nn.Linear nor nn.Conv2d.
+    """
+    if training := [name or "the model" for name, module in model.named_modules() if module.training]:
+        raise ValueError(f"{training[0]} is in training mode, where examples of a batch mix; call model.eval() first")
+    modules = {name: _checked(name, model.get_submodule(name)) for name in layers}
+    h: dict[str, Tensor] = {}
+    z: dict[str, Tensor] = {}
+
+    def record(name: str) -> Hook:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if name in h:
+                raise ValueError(f"layer {name!r} is executed twice; its gradient is not of the form Σ_t delta_t ⊗ h_t")
+            h[name] = _features(module, inputs[0].detach(), bias)
+            z[name] = output.requires_grad_() if errors and not output.requires_grad else output
+            return output.clone()  # what follows may work in place
+
+        return hook
+
+    with _hooks({module: record(name) for name, module in modules.items()}), torch.set_grad_enabled(errors):
+        logits = model(x)
+    if missed := [name for name in layers if name not in h]:
+        raise ValueError(f"layer {missed[0]!r} is not executed by the model's forward pass")
+    delta = _errors(logits, z) if errors else {}
+    return Captured(logits.detach(), logits.detach().softmax(dim=1), h, delta)
+
+
+def _checked(name: str, module: nn.Module) -> nn.Module:
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        raise TypeError(
+            f"layer {name!r} is a {type(module).__name__}; features and errors need an nn.Linear or nn.Conv2d"
+        )
+    if isinstance(module, nn.Conv2d) and (
+        module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str)
+    ):
+        raise ValueError(
+            f"convolution {name!r} is grouped or not padded by a fixed number of zeros; it has no such form"
+        )
+    return module
+
+
+@contextmanager
+def _hooks(hooks: dict[nn.Module, Hook]) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _features(module: nn.Module, x: Tensor, bias: bool) -> Tensor:  # -> [B, T, D]
+    if isinstance(module, nn.Conv2d):
+        patches = unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)  # type: ignore[arg-type]
+        h = patches.transpose(1, 2)
+    else:
+        h = x.reshape(len(x), -1, x.shape[-1])
+    return pad(h, (0, 1), value=1.0) if bias and module.bias is not None else h
+
+
+def _errors(logits: Tensor, z: dict[str, Tensor]) -> dict[str, Tensor]:  # [B, C] -> layer -> [B, C, T, O]
+    p = logits.detach().softmax(dim=1)
+    classes = p.shape[1]
+    delta: dict[str, list[Tensor]] = {name: [] for name in z}
+    for k in range(classes):
+        cotangent = p.clone()
+        cotangent[:, k] = 0
+        cotangent[:, k] = -cotangent.sum(dim=1)  # p_k - 1, without its cancellation at a fit
+        gradients = torch.autograd.grad(logits, list(z.values()), cotangent, retain_graph=k < classes - 1)
+        for name, gradient in zip(z, gradients):
+            rows = gradient.flatten(2).transpose(1, 2) if gradient.ndim == 4 else gradient
+            delta[name].append(rows.reshape(len(p), -1, rows.shape[-1]))
+    return {name: torch.stack(rows, dim=1) for name, rows in delta.items()}
+
+
+class LayerSamples(NamedTuple):
+    """One batch as one layer sees it; with a bias h has a one appended."""
+
+    h: Tensor  # [B, T, D]
+    delta: Tensor  # [B, C, T, O]
+    p: Tensor  # [B, C]
+    y: Tensor  # [B]
+
+
+class LayerStream:
+    """The samples of one layer, batch by batch, captured anew each time they are iterated over.
+
+    `list(stream)` keeps them: N (T (D + C O) + C) numbers.
+    """
+
+    def __init__(self, model: nn.Module, data: Batches, layer: str):
+        self.model, self.data, self.layer = model, data, layer
+
+    def __iter__(self) -> Iterator[LayerSamples]:
+        for x, y in self.data:
+            seen = capture(self.model, x, [self.layer], bias=True)
+            yield LayerSamples(seen.h[self.layer], seen.delta[self.layer], seen.p, y)
+
+
+def gradient_gram(samples: Iterable[LayerSamples]) -> Tensor:  # -> [NC, NC]
+    """Gram matrix of the √w g of one layer, w = p/N: it has the non-zero eigenvalues of G^l (float64).
+
+    Its entry (i,c'), (j,d') is √w_{i,c'} √w_{j,d'} Σ_{t,s} <h_{i,t}, h_{j,s}> <delta_{i,c',t}, delta_{j,d',s}>; the sum
+    over layers has the non-zero eigenvalues of their joint G. For problems with few examples.
+    """
+    h, delta, p, _ = (torch.cat(tensors) for tensors in zip(*samples))
+    weighted = (p / len(p)).sqrt()[:, :, None, None] * delta
+    if h.shape[1] == 1:
+        return khatri_rao_gram([(h[:, 0].repeat_interleave(p.shape[1], 0), weighted[:, :, 0].flatten(0, 1))])
+    rows = (torch.einsum("nct,ntd->ncd", weighted[..., o], h).flatten(0, 1) for o in range(delta.shape[-1]))
+    return gram_matrix(rows)
+
+
+class LayerGaussNewton(LinearOperator):
+    """G^l = Σ w g g^T of one layer from its samples: V -> Σ w (Σ_t delta_t^T V h_t) Σ_t delta_t h_t^T.
+
+    A vector is V [O, D] flattened by rows. One product costs two passes through the layer, whatever the depth of the
+    network, if the samples are kept (`list(stream)`).
+    """
+
+    def __init__(self, samples: Sequence[LayerSamples]):
+        h, delta = samples[0].h, samples[0].delta
+        super().__init__(h.new_empty(1).expand(delta.shape[-1] * h.shape[-1]))
+        self.samples, self.shape = samples, (delta.shape[-1], h.shape[-1])
+        self.examples = sum(len(batch.h) for batch in samples)
+
+    def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
+        V = V.T.reshape(-1, *self.shape)  # [K, O, D]
+        total = torch.zeros_like(V)
+        for h, delta, p, _ in self.samples:
+            Vh = torch.einsum("kod,btd->bkto", V, h)
+            inner = torch.einsum("bcto,bkto->bkc", delta, Vh) * (p / self.examples)[:, None]
+            total += torch.einsum("bkto,btd->kod", torch.einsum("bkc,bcto->bkto", inner, delta), h)
+        return total.flatten(1).T

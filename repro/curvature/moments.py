@@ -1,0 +1,172 @@
+"""Second moments of features and errors, and their class and cross-class parts (Papyan 2020, Section 7, Eqs. 7.5-7.8).
+
+Moments are uncentred, and added up in float64: their spectra span more decades than float32 tells apart. For a layer
+that acts at several positions (a convolution) a choice of `sharing` says what one sample of an example is (Eschenhagen
+et al. 2023):
+
+    expand    every position is a sample: H = Ave_{i,t} h_t h_t^T, delta likewise
+    reduce    one sample an example: the mean of h_t, and the sum of delta_t, over positions
+
+A linear layer on vectors has one position, and both are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from repro.curvature.layers import Batches, Captured, capture
+
+Sharing = Literal["expand", "reduce"]
+
+
+class FeatureMoments(NamedTuple):
+    """H = Ave h h^T = H_class + H_within with H_class = Σ_c (n_c/N) h_c h_c^T."""
+
+    second: Tensor  # [D, D]  H
+    means: Tensor  # [C, D]  h_c
+    shares: Tensor  # [C]  n_c / N, sums to one
+
+    @property
+    def global_mean(self) -> Tensor:  # [D]
+        return self.shares @ self.means
+
+    def class_rows(self) -> Tensor:  # -> [C, D]
+        """Rows √(n_c/N) h_c, whose outer products add up to H_class."""
+        return self.shares.sqrt()[:, None] * self.means
+
+
+class ErrorMoments(NamedTuple):
+    """Delta = Σ w delta delta^T = Delta_class + Delta_cross + Delta_within + Delta_{c=c'}, with w = p/N."""
+
+    second: Tensor  # [O, O]  Delta
+    sums: Tensor  # [C, C, O]  Σ_i w_{i,c,c'} delta_{i,c,c'}
+    weights: Tensor  # [C, C]  w_{c,c'}; sums to one
+
+    def class_means(self) -> Tensor:  # -> [C, O]
+        """delta_c, the weighted mean over the examples of class c and all c' ≠ c."""
+        return _off_diagonal(self.sums).sum(dim=1) / _positive(self.class_weights())[:, None]
+
+    def class_weights(self) -> Tensor:  # -> [C]
+        """w_c = Σ_{c'≠c} w_{c,c'}."""
+        return _off_diagonal(self.weights[..., None])[..., 0].sum(dim=1)
+
+    def parts(self) -> dict[str, Tensor]:  # -> rows [K, O]
+        """Rows whose outer products add up to Delta_class (K = C), Delta_cross (K = C²) and Delta_{c=c'} (K = C)."""
+        means = self.sums / _positive(self.weights)[..., None]
+        cross = self.weights.sqrt()[..., None] * (means - self.class_means()[:, None])
+        same = self.weights.diagonal().sqrt()[:, None] * means.diagonal().T
+        return {
+            "class": self.class_weights().sqrt()[:, None] * self.class_means(),
+            "cross": _off_diagonal(cross).flatten(0, 1),
+            "same": same,
+        }
+
+
+def _off_diagonal(x: Tensor) -> Tensor:  # [C, C, O], zero where c = c'
+    return x * (1 - torch.eye(len(x), dtype=x.dtype, device=x.device))[..., None]
+
+
+def _positive(weights: Tensor) -> Tensor:
+    """Weights fit to divide by: a class without examples, or a probability that underflows, has mean zero."""
+    return torch.where(weights > 0, weights, torch.ones_like(weights))
+
+
+def rest(second: Tensor, rows: Tensor) -> Tensor:  # [D, D], [K, D] -> [D, D]
+    """The subtraction knockout A - Σ_k b_k b_k^T (Definition 3.1)."""
+    return second - rows.T @ rows
+
+
+def projected(second: Tensor, rows: Tensor) -> Tensor:  # [D, D], [K, D] -> [D, D]
+    """The projection knockout (I - B B†) A (I - B B†), B having the given rows as columns (Definition 3.2)."""
+    _, singular, directions = torch.linalg.svd(rows, full_matrices=False)
+    threshold = singular.max() * max(rows.shape) * torch.finfo(rows.dtype).eps
+    Q = directions[singular > threshold]  # orthonormal rows
+    half = second - (second @ Q.T) @ Q
+    return half - Q.T @ (Q @ half)
+
+
+def feature_samples(h: Tensor, sharing: Sharing) -> Tensor:  # [B, T, D] -> [B, T or 1, D]
+    """The samples of h that moments average."""
+    return h.mean(dim=1, keepdim=True) if sharing == "reduce" else h
+
+
+def error_samples(delta: Tensor, sharing: Sharing) -> Tensor:  # [B, C, T, O] -> [B, C, T or 1, O]
+    """The samples of delta that moments average."""
+    return delta.sum(dim=2, keepdim=True) if sharing == "reduce" else delta
+
+
+def feature_moments(
+    model: nn.Module, data: Batches, layers: Sequence[str], *, sharing: Sharing
+) -> dict[str, FeatureMoments]:
+    """Moments of the input of each layer and, under the name "logits", of the model's output; one forward pass.
+
+    What enters layer l+1 is h^l after its ReLU; the first layer's input is h^0 = x. For a convolution it is the patch
+    under the kernel. Memory: D² numbers a layer.
+    """
+    totals: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
+    counts = None
+    for x, y in data:
+        seen = capture(model, x, layers, bias=False, errors=False)
+        counts = _count(counts, y, seen)
+        for name, h in {**seen.h, "logits": seen.logits[:, None]}.items():
+            h = feature_samples(h, sharing).double()
+            _accumulate(totals, name, torch.einsum("btd,bte->de", h, h) / h.shape[1])
+            _accumulate(sums, name, _by_class(h.mean(dim=1), y, seen))
+    if counts is None:
+        raise ValueError("no data: feature moments need at least one batch of examples")
+    N = counts.sum()
+    return {
+        name: FeatureMoments(totals[name] / N, sums[name] / _positive(counts)[:, None], counts / N) for name in totals
+    }
+
+
+def error_moments(
+    model: nn.Module, data: Batches, layers: Sequence[str], *, sharing: Sharing
+) -> dict[str, ErrorMoments]:
+    """Moments of the errors of each layer, all C would-be labels of a batch from one forward and C backward passes.
+
+    Memory: O² + C² O numbers a layer, and one batch's errors of all layers.
+    """
+    totals: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
+    counts = weights = None
+    for x, y in data:
+        seen = capture(model, x, layers, bias=False)  # a bias changes no error
+        counts = _count(counts, y, seen)
+        p = seen.p.double()
+        weights = _by_class(p, y, seen) + (0 if weights is None else weights)
+        for name, delta in seen.delta.items():
+            delta = error_samples(delta, sharing).double()
+            scaled = p[:, :, None, None] * delta
+            _accumulate(totals, name, scaled.flatten(0, 2).T @ delta.flatten(0, 2) / delta.shape[2])
+            by_class = _by_class(scaled.mean(dim=2).flatten(1), y, seen)
+            _accumulate(sums, name, by_class.reshape(*weights.shape, -1))
+    if counts is None or weights is None:
+        raise ValueError("no data: error moments need at least one batch of examples")
+    N = counts.sum()
+    return {name: ErrorMoments(totals[name] / N, sums[name] / N, weights / N) for name in totals}
+
+
+def _accumulate(totals: dict[str, Tensor], name: str, value: Tensor) -> None:
+    if name in totals:
+        totals[name] += value
+    else:
+        totals[name] = value
+
+
+def _by_class(rows: Tensor, y: Tensor, seen: Captured) -> Tensor:  # [B, K] -> [C, K]
+    """Sum of the rows of each class."""
+    return one_hot(y, seen.p.shape[1]).to(rows.dtype).T @ rows
+
+
+def _count(counts: Tensor | None, y: Tensor, seen: Captured) -> Tensor:  # -> [C]
+    if int(y.max()) >= seen.p.shape[1]:
+        raise ValueError(f"label {int(y.max())} in data for a model with {seen.p.shape[1]} logits")
+    new = torch.bincount(y, minlength=seen.p.shape[1]).double()
+    return new if counts is None else counts + new
