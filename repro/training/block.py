@@ -24,7 +24,7 @@ OnFinished = Callable[[int, History], None]  # position of the learning rate, it
 OnEpoch = Callable[[int, int], None]  # epochs done and to do, summed over the block's runs
 OnCheckpoint = Callable[[int, int, nn.Module], None]  # position of the learning rate, finished epochs, network
 
-EVALUATION_BATCH = 500  # examples a forward pass; larger ones leave the CPU's caches
+EVALUATION_BATCH = 250  # examples a forward pass; larger ones leave the CPU's caches and are slower
 
 
 class Split(Protocol):
@@ -86,7 +86,12 @@ def initial_network(build: Callable[[], nn.Module], like: Tensor, seed: int) -> 
     """The network every run starts from; drawn on the CPU, so that it is the same on every device."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build().to(like)
+        return build().to(like).to(memory_format=layout(like))  # type: ignore[call-overload]
+
+
+def layout(like: Tensor) -> torch.memory_format:
+    """Channels last makes narrow convolutions 1.4 times as fast on a CPU (docs/benchmarks); unmeasured on GPUs."""
+    return torch.channels_last if like.device.type == "cpu" and like.ndim == 4 else torch.preserve_format
 
 
 def _identity(initial: nn.Module, train: Split, rates: Sequence[float], recipe: Recipe, engine: str) -> str:
@@ -167,7 +172,7 @@ class _Block:
         images, labels = self.train_split.images, self.train_split.labels
         for rows in self.recipe.batches(epoch, len(labels)):
             rows = rows.to(labels.device, non_blocking=True)
-            yield images[rows], labels[rows]
+            yield images[rows].to(memory_format=layout(images)), labels[rows]
 
     def _evaluate(self, runs: Runs, epoch: int) -> None:
         train, test = (runs.evaluate(_batches(split)) for split in (self.train_split, self.test_split))
@@ -223,4 +228,5 @@ class _Block:
 
 
 def _batches(split: Split) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH)))
+    images = split.images.to(memory_format=layout(split.images))
+    return list(zip(images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH)))

@@ -25,7 +25,7 @@ class SingleRun:
         parameter = next(self.network.parameters()).detach()
         self.device, self.precision = parameter.device, recipe.precision
         self.sgd = torch.optim.SGD(
-            self.network.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, foreach=True
+            self.network.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
         )
         for parameter in self.network.parameters():  # zeros act as PyTorch's missing buffers, and can be stored
             self.sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
