@@ -1,0 +1,81 @@
+"""Figure 3: spectrum of the training and test Hessian, outliers over the bulk (Section 4).
+
+A column a cell, so that the paper's three data sets stand side by side; further networks follow below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from repro.figures.panels import spectrum_panel
+from repro.figures.results import Results
+from repro.figures.style import COLORS, data_name, label_panels, model_name, subplots
+from repro.store import Result
+
+MEASUREMENTS = ("hessian_spectrum",)
+COLUMNS = 3  # cells side by side
+
+
+def draw(results: Results) -> Figure:
+    """Two panels a cell: training Hessian above, test Hessian below."""
+    return draw_spectra(results.of("hessian_spectrum"), ("train_hessian", "test_hessian"), deflated=True)
+
+
+def draw_spectra(cells: Sequence[Result], spectra: Sequence[str], *, deflated: bool) -> Figure:
+    """A grid of `spectra` (rows) of `cells` (columns, `COLUMNS` at most); without deflation no stems are drawn."""
+    columns = min(COLUMNS, len(cells))
+    bands = -(-len(cells) // columns)
+    figure, axes = subplots(bands * len(spectra), columns, width=max(2.4 * columns, 3.4), row_height=1.6)
+    used = []
+    for index, cell in enumerate(cells):
+        for row, name in enumerate(spectra):
+            ax = axes[index // columns * len(spectra) + row, index % columns]
+            arrays = cell.arrays
+            spectrum_panel(
+                ax,
+                arrays[f"{name}_nodes"],
+                arrays[f"{name}_weights"],
+                int(arrays[f"{name}_dim"]),
+                color=COLORS[name.partition("_")[2]],
+                eigenvalues=arrays[f"{name}_eigenvalues"] if deflated else None,
+                converged=arrays[f"{name}_converged"] if deflated else None,
+            )
+            ax.set_title(f"{spectrum_title(name)}\n{_cell_title(cell)}")
+            used.append(ax)
+    for ax in axes.flat:
+        if ax not in used:
+            ax.set_axis_off()
+    label_panels(ax for ax in axes.flat if ax in used)
+    return figure
+
+
+def spectrum_title(name: str) -> str:
+    """train_gauss_newton -> G, training data."""
+    split, _, matrix = name.partition("_")
+    symbol = {"hessian": "Hess", "gauss_newton": "G", "residual": "E = Hess − G"}[matrix]
+    return f"{symbol}, {'training' if split == 'train' else split} data"
+
+
+def _cell_title(result: Result) -> str:
+    assert result.cell is not None
+    return f"{data_name(result.cell.data)}, {model_name(result.cell.model)}, n = {result.cell.n_per_class}"
+
+
+def caption(results: Results) -> str:
+    return (
+        "Spectrum of the Hessian of the mean cross-entropy, without weight decay, on the training and on the whole "
+        f"test set (the latter is our reading). {how_drawn(results)} {results.where('hessian_spectrum')}"
+    )
+
+
+def how_drawn(results: Results) -> str:
+    """How the spectra were computed and what the stems say."""
+    settings = results.of("hessian_spectrum")[0].provenance["measurement"]
+    return (
+        "The C eigenvalues largest in magnitude are stems with circles as high as a single eigenvalue stands in the "
+        "density (an open circle has not converged and stays in the density); the filled density is that of the rest, "
+        f"from {settings['steps']} Lanczos steps and {settings['probes']} probe(s), κ = 3 (certain). What is lower "
+        "than a tenth of a single eigenvalue is cut off. Scales differ between panels."
+    )

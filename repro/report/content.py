@@ -1,0 +1,160 @@
+"""What the report's sections show, as tables of text ready to be laid out."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from repro.figures import figure_path, find_figure
+from repro.figures.results import Results
+from repro.figures.style import data_name, model_name
+from repro.report.stored import Stored
+from repro.store import Cell
+
+
+class Table(NamedTuple):
+    """A table of text, and its full content as csv to download."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    csv: str  # a data URI, gzip-compressed
+
+
+class FigureEntry(NamedTuple):
+    """A figure of the report, or the reason why it is not there."""
+
+    label: str  # Figure 5, Figure x1
+    anchor: str
+    title: str
+    caption: str
+    image: str  # data URI of the PNG; empty if it could not be drawn
+    csv: str
+    missing: str  # why there is no image
+
+
+def table(frame: pd.DataFrame, full: pd.DataFrame | None = None) -> Table:
+    """`frame` to be shown; `full`, by default the same, to be downloaded."""
+    text = [["" if pd.isna(value) else str(value) for value in row] for row in frame.itertuples(index=False)]
+    return Table(
+        [str(column) for column in frame.columns], text, csv_uri((frame if full is None else full).to_csv(index=False))
+    )
+
+
+def csv_uri(text: str) -> str:
+    """Gzip keeps the page small; no time is stored, so the same numbers give the same page."""
+    return "data:application/gzip;base64," + base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def overview(stored: Stored) -> list[tuple[str, str]]:
+    """What was run and where, as pairs of a term and its description."""
+    found: list[tuple[str, str]] = []
+    runs = stored.runs
+    if len(runs):
+        diverged = int(runs.diverged.astype(bool).sum())
+        rates = f"{runs.lr_index.nunique()} learning rates, {runs.lr.min():.2g} to {runs.lr.max():.2g}"
+        found += [
+            ("Data", ", ".join(map(data_name, runs.data.unique()))),
+            ("Networks", ", ".join(map(model_name, runs.model.unique()))),
+            ("Examples per class", ", ".join(str(n) for n in sorted(runs.n_per_class.unique()))),
+            ("Trainings", f"{len(runs)} ({rates}; {diverged} diverged), {_range(runs.epochs)} epochs"),
+            ("Trained on", ", ".join(f"{name} ({n})" for name, n in runs.device.value_counts().items())),
+        ]
+    of = [result.provenance for results in stored.results.values() for result in results]
+    if of:
+        found += [("Measurements", f"{len(of)} of {len(stored.results)} kinds")]
+        found += [("Measured on", _counted(p.get("device", "unknown") for p in of))]
+        found += [("Code", _counted(p.get("code", "unknown") for p in of))]
+        found += [("Versions", _counted(f"Python {p.get('python')}, torch {p.get('torch')}" for p in of))]
+    return found or [("Nothing", "has been run yet")]
+
+
+def _range(values: pd.Series) -> str:
+    return str(values.min()) if values.nunique() == 1 else f"{values.min()}-{values.max()}"
+
+
+def _counted(names) -> str:  # type: ignore[no-untyped-def]
+    return ", ".join(f"{name} ({count})" for name, count in Counter(names).most_common())
+
+
+def selected_table(stored: Stored) -> Table:
+    """The selected run of each cell beside its retraining; downloads as the table of all runs."""
+    if stored.selected.empty:
+        return table(pd.DataFrame())
+    rows = []
+    for run in stored.selected.itertuples():
+        record = stored.retrained.get(Cell(run.data, run.model, run.n_per_class), {})
+        again = record.get("retrained_test_error")
+        rows.append(
+            {
+                "data": data_name(run.data),
+                "network": model_name(run.model),
+                "n per class": run.n_per_class,
+                "learning rate": f"{run.lr:.3g} (k = {run.lr_index})",
+                "test error": f"{run.test_error:.2%}",
+                "train error": f"{run.train_error:.2%}",
+                "retrained": "" if again is None else f"{again:.2%}",
+                "epochs": run.epochs,
+            }
+        )
+    return table(pd.DataFrame(rows), stored.runs)
+
+
+def cost_table(stored: Stored) -> Table:
+    """Seconds of computing by stage and kind of measurement (sums over pieces, as if done one after the other)."""
+    rows = []
+    if len(stored.runs):
+        rows.append(("sweep", len(stored.runs), float(stored.runs.seconds.sum())))
+    if stored.retrained:
+        seconds = sum(record["provenance"]["seconds"] for record in stored.retrained.values())
+        rows.append(("retraining", len(stored.retrained), seconds))
+    for name, results in sorted(stored.results.items()):
+        rows.append((f"measure {name}", len(results), sum(r.provenance.get("seconds", 0.0) for r in results)))
+    rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows)))
+    return table(pd.DataFrame([(a, n, _duration(s)) for a, n, s in rows], columns=["stage", "pieces", "time"]))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def origin_table(stored: Stored) -> Table:
+    """Where each result comes from."""
+    rows = [
+        {
+            "measurement": name,
+            "cell": str(result.cell or "no network"),
+            "code": result.provenance.get("code", ""),
+            "torch": result.provenance.get("torch", ""),
+            "device": result.provenance.get("device", ""),
+            "seconds": f"{result.provenance.get('seconds', 0):.1f}",
+            "digest": result.provenance.get("digest", ""),
+        }
+        for name, results in sorted(stored.results.items())
+        for result in results
+    ]
+    return table(pd.DataFrame(rows))
+
+
+def figure_entries(root: Path, figures: Mapping[str, Sequence[Cell]]) -> list[FigureEntry]:
+    """The experiment's figures as drawn, with captions and numbers."""
+    return [_entry(root, number, cells) for number, cells in figures.items()]
+
+
+def _entry(root: Path, number: str, cells: Sequence[Cell]) -> FigureEntry:
+    figure = find_figure(number)
+    label, path = f"Figure {figure.number}", figure_path(root, figure)
+    try:
+        caption = figure.caption(Results.load(root, figure.measurements, cells))
+        image = "data:image/png;base64," + base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
+        csv = csv_uri(path.with_suffix(".csv").read_text())
+    except (FileNotFoundError, ValueError) as reason:
+        return FigureEntry(label, figure.file_stem, figure.title, "", "", "", f"Not drawn: {reason}")
+    return FigureEntry(label, figure.file_stem, figure.title, caption, image, csv, "")
