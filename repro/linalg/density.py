@@ -28,16 +28,19 @@ class Density(NamedTuple):
     weights: np.ndarray  # [probes, M] float64, each row sums to one; zero where a run ended early
 
 
-def padded(rows: list[torch.Tensor]) -> np.ndarray:  # -> [rows, longest]
-    """Rows of unequal length as one float64 array; short rows are filled with zeros."""
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).double().cpu().numpy()
+def padded(rows: list[torch.Tensor], length: int) -> np.ndarray:  # -> [rows, length]
+    """Rows as one float64 array, filled with zeros where a run ended early."""
+    table = np.zeros((len(rows), length))
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row.double().cpu().numpy()
+    return table
 
 
 def quadrature(A: LinearOperator, steps: int, probes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights [probes, M] of FastLanczos from `probes` random vectors (probes x steps products)."""
     generator = torch.Generator().manual_seed(seed)
     runs = [fast_lanczos(A, steps, start=random_unit_vector(A, generator)) for _ in range(probes)]
-    return padded([run.values for run in runs]), padded([run.weights for run in runs])
+    return padded([run.values for run in runs], steps), padded([run.weights for run in runs], steps)
 
 
 def normalization(A: LinearOperator, *, steps: int = 64, margin: float = 0.05, seed: int = 0) -> tuple[float, float]:

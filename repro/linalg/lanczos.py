@@ -59,13 +59,14 @@ def lanczos(
     steps: int,
     *,
     orthogonal_to: Tensor | None = None,
+    scale: float = 0.0,
     basis_device: torch.device | None = None,
 ) -> Tridiagonal:  # start [P], orthogonal_to [K, P]
     """At most `steps` Lanczos steps with full reorthogonalisation; keeps steps x P numbers.
 
-    With orthonormal rows `orthogonal_to` = U the matrix is (I - U^T U) A (I - U^T U) on the complement of U. The basis
-    lies on `basis_device`, by default the device of A. Returns fewer rows if the Krylov space is exhausted: at the rank
-    of A plus one at the latest, and always at P.
+    With orthonormal rows `orthogonal_to` = U the matrix is (I - U^T U) A (I - U^T U) on the complement of U; then
+    `scale`, the norm of A, says what counts as rounding there. The basis lies on `basis_device`, by default the device
+    of A. Returns fewer rows if the Krylov space is exhausted: at the rank of A plus one at the latest, always at P.
     """
     known = 0 if orthogonal_to is None else len(orthogonal_to)
     steps = min(steps, A.dim - known)
@@ -73,7 +74,7 @@ def lanczos(
     if orthogonal_to is not None:
         basis[:known] = orthogonal_to
     alpha, beta = torch.zeros(steps, dtype=torch.float64), torch.zeros(steps, dtype=torch.float64)
-    w, scale = orthogonalise(start, basis[:known])[0], 0.0
+    w, _ = orthogonalise(start, basis[:known])
     for m in range(steps):
         q = w / w.norm()
         basis[known + m] = q
@@ -103,13 +104,19 @@ def slow_lanczos(A: LinearOperator, *, seed: int = 0) -> tuple[Tensor, Tensor]: 
 
 
 def fast_lanczos(
-    A: LinearOperator, steps: int, *, start: Tensor | None = None, seed: int = 0, orthogonal_to: Tensor | None = None
+    A: LinearOperator,
+    steps: int,
+    *,
+    start: Tensor | None = None,
+    seed: int = 0,
+    orthogonal_to: Tensor | None = None,
+    scale: float = 0.0,
 ) -> Ritz:  # start [P], orthogonal_to [K, P]
     """FastLanczos (Algorithm 2): `steps` steps of the three-term recurrence without reorthogonalisation; O(P) memory.
 
     Lost orthogonality shows as ghost copies of the extreme eigenvalues. They share the weight of the copied one, so the
     density is right; Ritz values must not be counted as eigenvalues. Stops early where beta reaches zero (low-rank A).
-    `start` is drawn from `seed` if it is not given; `orthogonal_to` as in `lanczos`.
+    `start` is drawn from `seed` if it is not given; `orthogonal_to` and `scale` as in `lanczos`.
     """
     v = start if start is not None else random_unit_vector(A, torch.Generator().manual_seed(seed))
     v = v if orthogonal_to is None else orthogonalise(v, orthogonal_to)[0]
@@ -122,7 +129,7 @@ def fast_lanczos(
             w, _ = orthogonalise(w, orthogonal_to)
         alpha.append(float(w @ v))
         w = w - alpha[-1] * v
-        scale = max(map(abs, alpha + beta))
+        scale = max(scale, abs(alpha[-1]), beta[-1])
         beta.append(float(w.norm()))
         if beta[-1] <= negligible(A.dtype, scale):
             break

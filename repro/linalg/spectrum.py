@@ -23,7 +23,7 @@ class Spectrum(NamedTuple):
 
     outliers: Eigenpairs  # k leading pairs, each marked converged or not
     nodes: np.ndarray  # [probes, M]  float64; first the converged outliers, then the rest
-    weights: np.ndarray  # [probes, M]  float64; 1/P for each converged outlier; rows sum to one
+    weights: np.ndarray  # [probes, M]  float64; 1/P for each converged outlier; 0 after an early end; rows sum to one
     dim: int  # P
     products: int  # matrix-vector products spent in all
 
@@ -74,12 +74,13 @@ def spectrum(
         rows.append(_first_probe(run, pairs))
         del run
     known, U = pairs.eigenvalues[pairs.converged], pairs.vectors[:, pairs.converged].T.contiguous()
+    scale = float(known.abs().max()) if len(known) else 0.0
     while len(rows) < probes and len(known) < A.dim:
         start = random_unit_vector(A, generator)
-        nodes, weights, residuals = _on_complement(A, start, steps - len(known), U, device)
+        nodes, weights, residuals = _on_complement(A, start, steps - len(known), U, scale, device)
         rows.append(_with_outliers(known.double().cpu(), nodes, weights, A.dim))
         _warn_if_missed(pairs, nodes, residuals, k)
-    all_nodes, all_weights = padded([row[0] for row in rows]), padded([row[1] for row in rows])
+    all_nodes, all_weights = padded([row[0] for row in rows], steps), padded([row[1] for row in rows], steps)
     return Spectrum(pairs, all_nodes, all_weights, A.dim, A.products - before)
 
 
@@ -117,11 +118,11 @@ def _with_outliers(known: Tensor, nodes: Tensor, weights: Tensor, dim: int) -> t
 
 
 def _on_complement(
-    A: LinearOperator, start: Tensor, steps: int, U: Tensor, device: torch.device | None
+    A: LinearOperator, start: Tensor, steps: int, U: Tensor, scale: float, device: torch.device | None
 ) -> tuple[Tensor, Tensor, Tensor]:  # U [K, P] -> nodes [M], weights [M], residuals [M]
     if device is None:
-        return fast_lanczos(A, steps, start=start, orthogonal_to=U)
-    run = lanczos(A, start, steps, orthogonal_to=U, basis_device=device)
+        return fast_lanczos(A, steps, start=start, orthogonal_to=U, scale=scale)
+    run = lanczos(A, start, steps, orthogonal_to=U, scale=scale, basis_device=device)
     values, Y = run.eigh()
     return values, Y[0] ** 2, run.beta[-1] * Y[-1].abs()
 
