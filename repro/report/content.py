@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,9 +41,8 @@ class FigureEntry(NamedTuple):
 def table(frame: pd.DataFrame, full: pd.DataFrame | None = None) -> Table:
     """`frame` to be shown; `full`, by default the same, to be downloaded."""
     text = [["" if pd.isna(value) else str(value) for value in row] for row in frame.itertuples(index=False)]
-    return Table(
-        [str(column) for column in frame.columns], text, csv_uri((frame if full is None else full).to_csv(index=False))
-    )
+    csv = (frame if full is None else full).to_csv(index=False)
+    return Table([str(column) for column in frame.columns], text, csv_uri(csv))
 
 
 def csv_uri(text: str) -> str:
@@ -78,7 +77,7 @@ def _range(values: pd.Series) -> str:
     return str(values.min()) if values.nunique() == 1 else f"{values.min()}-{values.max()}"
 
 
-def _counted(names) -> str:  # type: ignore[no-untyped-def]
+def _counted(names: Iterable[str]) -> str:
     return ", ".join(f"{name} ({count})" for name, count in Counter(names).most_common())
 
 

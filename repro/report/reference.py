@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 
@@ -34,3 +36,27 @@ def _data(name: str) -> str:
 
 def _model(name: str) -> str:
     return model_name(name) if name else ""
+
+
+def _parameters(stored: Stored, reference: Any) -> Iterator[tuple[str, str]]:
+    """P of the network measured on this data set; the embedded subset counts as the data set it comes from."""
+    for result in stored.results.get("hessian_spectrum", []):
+        cell, model = result.cell, result.provenance.get("model", {})
+        if cell and cell.model == reference.model and cell.data.removesuffix("_embedded") == reference.data:
+            width = model.get("width", 1)
+            dim = next(int(value) for name, value in result.arrays.items() if name.endswith("_dim"))
+            yield str(dim), "nothing" if width == 1 else f"our network has width {width}"
+            return
+
+
+def _trainings(stored: Stored, reference: Any) -> Iterator[tuple[str, str]]:
+    if len(stored.runs):
+        count = len(stored.runs)
+        yield str(count), "nothing" if count == int(reference.published) else "fewer data sets, sizes and rates"
+
+
+# How ours is found for each `ours` of reference_values.csv: pairs of our number and what differs, none if not measured.
+OURS: dict[str, Callable[[Stored, Any], Iterator[tuple[str, str]]]] = {
+    "parameters": _parameters,
+    "trainings": _trainings,
+}
