@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from repro.curvature.gradients import Batches, cross_class_sums
+from repro.curvature.gradients import cross_class_sums
+from repro.curvature.risk import Batches, Parameters, Selection
 from repro.linalg.operator import LinearOperator, LowRank, Projected
 
 SpannedPart = Literal["class", "cross", "same"]  # the parts that class and cross-class means span
@@ -120,7 +120,7 @@ def class_structure(
     model: nn.Module,
     data: Batches,
     *,
-    parameters: Sequence[str] | None = None,
+    parameters: Selection = None,
     entries: tuple[int, int] | None = None,
 ) -> ClassStructure:
     """The decomposition (6.4) of G of `model` on `data`, in one pass of (1 + 2 (C − 1)) / 3 gradients.
@@ -134,7 +134,7 @@ def class_structure(
     return ClassStructure(weights, sums, same)
 
 
-def companion_structure(model: nn.Module, data: Batches, *, parameters: Sequence[str] | None = None) -> ClassStructure:
+def companion_structure(model: nn.Module, data: Batches, *, parameters: Selection = None) -> ClassStructure:
     """The older, unweighted decomposition G = G0 + G1 + G2 + G3 (Papyan 2019, arXiv 1901.08244).
 
     Its vectors are δ_{i,c,c'} = √p_{i,c,c'} g_{i,c,c'} (there with a minus, which no part sees) and its means plain:
@@ -154,7 +154,7 @@ def sliced_gram(
     data: Batches,
     *,
     memory_budget: int,
-    parameters: Sequence[str] | None = None,
+    parameters: Selection = None,
 ) -> ClassGram:
     """`class_structure(...).gram()` for C² rows that do not fit in memory, exact: accumulated by slices of parameters.
 
@@ -180,7 +180,7 @@ def sliced_gram(
 
 
 def slices(
-    model: nn.Module, data: Batches, *, memory_budget: int, parameters: Sequence[str] | None = None
+    model: nn.Module, data: Batches, *, memory_budget: int, parameters: Selection = None
 ) -> list[tuple[int, int]]:
     """Ranges (first, one past last) of the flattened parameters such that C² rows of each fit in the budget [bytes]."""
     x, _ = next(iter(data))
@@ -192,8 +192,7 @@ def slices(
         raise ValueError(
             f"a budget of {memory_budget} bytes does not hold one entry of {logits.shape[1]}² means: {row}"
         )
-    chosen = [p for name, p in model.named_parameters() if parameters is None or name in parameters]
-    P = sum(p.numel() for p in chosen)
+    P = Parameters(model, parameters).dim
     return [(first, min(first + size, P)) for first in range(0, P, size)]
 
 

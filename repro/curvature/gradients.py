@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+from repro.curvature import checks
+from repro.curvature.risk import Batches, Parameters, Selection
 
 
 class CrossClassSums(NamedTuple):
@@ -28,7 +29,7 @@ def cross_class_sums(
     model: nn.Module,
     data: Batches,
     *,
-    parameters: Sequence[str] | None = None,
+    parameters: Selection = None,
     entries: tuple[int, int] | None = None,
     power: float = 1,
 ) -> CrossClassSums:
@@ -39,22 +40,20 @@ def cross_class_sums(
     more accurate: its cotangent p_c − 1 cancels at a fit. In all (1 + 2 (C − 1)) / 3 gradients; C² sums of memory.
 
     Args:
-        parameters: Names of the parameters to differentiate; None takes all, in the model's order.
+        parameters: Which parameters to differentiate, as in `repro.curvature.risk.Parameters`.
         entries: First and one past last entry of their flattened vector to keep; None keeps all.
         power: 1 for the weighted gradients of the paper, 1/2 for those of its companion.
 
     Raises:
-        ValueError: no data, unknown parameters, or a label for which the model has no logit.
+        ValueError: no data, a model in train mode, unfit parameters, inputs or labels; see `checks`.
     """
+    checks.check_deterministic(model)
     target = _Target(model, parameters, entries)
     found: CrossClassSums | None = None
     for c, x in by_class(data):
-        with torch.enable_grad():
-            logits = target.logits(x)
+        logits = target.logits(x, c)
         p = logits.detach().softmax(dim=1)  # [B, C]
         found = found or _zeros(p, target.size)
-        if not 0 <= c < p.shape[1]:
-            raise ValueError(f"the data has a label {c}, the model has {p.shape[1]} logits: labels must lie below that")
         found.counts[c] += len(x)
         found.mass[c] += p.sum(dim=0)
         crosses = [k for k in range(p.shape[1]) if power != 1 or k != c]
@@ -91,29 +90,32 @@ def _zeros(p: Tensor, size: int) -> CrossClassSums:
 
 
 class _Target:
-    """Some entries of the flattened parameter vector, and gradients with respect to them alone."""
+    """Some entries of the flattened parameters, and gradients with respect to them alone."""
 
-    def __init__(self, model: nn.Module, names: Sequence[str] | None, entries: tuple[int, int] | None):
-        held = {name: p.detach() for name, p in model.named_parameters()}
-        if unknown := set(names or ()) - held.keys():
-            raise ValueError(f"the model has no parameters {sorted(unknown)}; it has {sorted(held)}")
-        names = list(held) if names is None else names
-        first, last = entries or (0, sum(held[name].numel() for name in names))
-        self.size, self.model, self.parameters = last - first, model, held
-        self.pieces: list[tuple[str, slice, slice]] = []  # name, part of the flattened parameter, part of the result
-        start = 0
-        for name in names:
-            a, b = max(first, start), min(last, start + held[name].numel())
+    def __init__(self, model: nn.Module, parameters: Selection, entries: tuple[int, int] | None):
+        layout = Parameters(model, parameters)
+        first, last = entries or (0, layout.dim)
+        self.size, self.model = last - first, model
+        self.state = {name: p.detach() for name, p in model.named_parameters()}
+        self.pieces: list[tuple[str, slice, slice]] = []  # name, part of that parameter, its place in the result
+        for name, place in layout.slices.items():
+            a, b = max(first, place.start), min(last, place.stop)
             if a < b:
-                self.pieces.append((name, slice(a - start, b - start), slice(a - first, b - first)))
-                held[name].requires_grad_()
-            start += held[name].numel()
+                self.pieces.append((name, slice(a - place.start, b - place.start), slice(a - first, b - first)))
+                self.state[name].requires_grad_()  # of those alone autograd keeps a graph
 
-    def logits(self, x: Tensor) -> Tensor:  # -> [B, C]
-        return functional_call(self.model, self.parameters, (x,))
+    def logits(self, x: Tensor, c: int) -> Tensor:  # inputs of class c -> [B, C]
+        y = torch.full((len(x),), c, device=x.device)
+        checks.check_batch(x, y, next(iter(self.state.values())))
+        with torch.enable_grad():
+            logits = functional_call(self.model, self.state, (x,))
+        checks.check_logits(logits, y)
+        return logits
 
     def add_gradient(self, to: Tensor, logits: Tensor, cotangent: Tensor, *, keep_graph: bool) -> None:  # to [P]
-        leaves = [self.parameters[name] for name, _, _ in self.pieces]
+        if not logits.requires_grad:  # the output depends on none of these parameters
+            return
+        leaves = [self.state[name] for name, _, _ in self.pieces]
         gradients = torch.autograd.grad(logits, leaves, cotangent, retain_graph=keep_graph, materialize_grads=True)
         for gradient, (_, part, place) in zip(gradients, self.pieces):
             to[place] += gradient.flatten()[part]
