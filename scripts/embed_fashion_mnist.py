@@ -2,9 +2,9 @@
 
     python scripts/embed_fashion_mnist.py data      # a folder with FashionMNIST/raw/, or the Debian package installed
 
-Of each class it takes what the paper's draw takes first: 150 of the training and 100 of the test set. It stores the k-th
-drawn where the same draw among only 150 (or 100) examples looks k-th, so that `load(n_per_class=n)` gives the same n
-images of the embedded as of the full training set: exactly the paper's subsets.
+Of each class it takes what the paper's draw takes first: 150 of the training and 100 of the test set. It stores the
+k-th drawn where the same draw among only 150 (or 100) examples looks k-th, so that `load(n_per_class=n)` gives the
+same n images of the embedded as of the full training set: exactly the paper's subsets.
 """
 
 from __future__ import annotations

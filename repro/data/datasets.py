@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.data.sources import read_cifar, read_embedded, read_mnist
+from repro.data.sources import Raw, read_cifar, read_embedded, read_mnist
 from repro.data.subsets import choose_per_class
 
 # Each reader: (root, train=..., download=...) -> uint8 images [N, channels, H, W], int64 labels [N].
-READERS = {
+READERS: dict[str, Callable[..., Raw]] = {
     "mnist": partial(read_mnist, "MNIST"),
     "fashion_mnist": partial(read_mnist, "FashionMNIST"),
     "fashion_mnist_embedded": read_embedded,
@@ -82,9 +82,17 @@ class DataSet:
             raise ValueError(f"data: missing keys {sorted(known - given)}, unknown keys {sorted(given - known)}")
         return cls(**{str(key): value for key, value in settings.items()})
 
+    def check(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Refuse data that are not what the settings say."""
+        if images.shape[1] != self.channels or not 0 <= labels.min() <= labels.max() < self.classes:
+            raise ValueError(
+                f"{self.name} has {images.shape[1]} channels and labels {labels.min()} to {labels.max()}, "
+                f"but its settings say {self.channels} channels and {self.classes} classes"
+            )
+
     def normalise(self, images: np.ndarray) -> Tensor:  # [N, channels, H, W] uint8 -> [N, channels, H + 2 pad, ...]
         """Pixels / 255, padded with zeros, then (x − mean) / std; float32."""
-        x = torch.nn.functional.pad(torch.from_numpy(images).float() / 255, [self.pad] * 4)
+        x = torch.nn.functional.pad(torch.tensor(images).float() / 255, [self.pad] * 4)
         return (x - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
 
 
@@ -105,6 +113,7 @@ def load(
     """
     dataset = DataSet.from_settings(settings)
     images, labels = READERS[dataset.name](Path(root), train=train, download=download)
+    dataset.check(images, labels)
     if n_per_class is not None:
         chosen = choose_per_class(labels, n_per_class, classes=dataset.classes, seed=dataset.subset_seed)
         images, labels = images[chosen], labels[chosen]

@@ -12,6 +12,7 @@ import io
 import os
 import tempfile
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def read_mnist(name: str, root: Path, *, train: bool, download: bool) -> Raw:
     names = [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
     folders = [root / name / "raw", *([DEBIAN[name]] if name in DEBIAN else [])]
     if download and not all(find(folders, file) for file in names):
-        fetch(name, root, folder=name)
+        fetch(name, root, folder=f"{name}/raw")
     images, labels = (read_idx(folders, file, md5=MD5[name][file]) for file in names)
     return images[:, None], labels.astype(np.int64)
 
@@ -84,7 +85,7 @@ def read_idx(folders: list[Path], file: str, *, md5: str) -> np.ndarray:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(damaged(path, f"cannot be unpacked ({error})", md5)) from error
+        raise ValueError(damaged(path, f"cannot be read ({error})", md5)) from error
     if (found := hashlib.md5(content).hexdigest()) != md5:
         raise ValueError(damaged(path, f"has the wrong content (md5 {found} unpacked)", md5))
     shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
@@ -112,8 +113,9 @@ def read_cifar(name: str, root: Path, *, train: bool, download: bool) -> Raw:
     for file, md5 in published:
         path = folder / file
         if not path.is_file():
-            raise FileNotFoundError(f"{path} (md5 {md5}) is not there; unpack {kind.filename} in {root}, "
-                                    f"or set download=true")  # fmt: skip
+            raise FileNotFoundError(
+                f"{path} (md5 {md5}) is not there; unpack {kind.filename} in {root}, or set download=true"
+            )
         if (found := hashlib.md5(path.read_bytes()).hexdigest()) != md5:
             raise ValueError(damaged(path, f"has the wrong content (md5 {found})", md5))
     loaded: Any = kind(root, train=train)
@@ -121,24 +123,25 @@ def read_cifar(name: str, root: Path, *, train: bool, download: bool) -> Raw:
 
 
 def fetch(name: str, root: Path, *, folder: str) -> None:
-    """Download with torchvision beside `root`/`folder`, and move it there complete, so that several jobs may try at once.
+    """Download with torchvision to a folder of our own in `root`, then move each file to its place, complete.
+
+    So several jobs may try at once, and a killed one leaves nothing that looks like a data set.
 
     Raises:
         FileNotFoundError: the download did not succeed.
     """
     from torchvision import datasets
 
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=root) as unfinished:
-        try:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=root) as unfinished:
             getattr(datasets, name)(unfinished, download=True)
-        except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise FileNotFoundError(
-                f"{name} could not be downloaded into {root} ({reason}); copy {folder} there"
-            ) from error
-        for path in (Path(unfinished) / folder).rglob("*"):
-            if path.is_file():
-                place = root / folder / path.relative_to(Path(unfinished) / folder)
+            for path in filter(Path.is_file, (Path(unfinished) / folder).rglob("*")):
+                place = root / path.relative_to(unfinished)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, place)
+    except (OSError, RuntimeError, HTTPException) as error:
+        reason = " ".join(str(error).split())
+        raise FileNotFoundError(
+            f"{name} could not be downloaded into {root} ({reason}); copy its files to {root / folder}"
+        ) from error

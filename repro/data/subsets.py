@@ -16,8 +16,8 @@ def paper_sizes(largest: int) -> list[int]:
 def choose_per_class(labels: np.ndarray, n_per_class: int, *, classes: int, seed: int) -> np.ndarray:  # [N] -> [n C]
     """Indices of the author's subset: class after class, `n_per_class` examples drawn without replacement.
 
-    The author's code reads, for each class in order, `np.random.seed(seed); np.random.choice(indices, n, replace=False)`
-    with seed 0: the generator is seeded anew for each class. `RandomState` is that generator without the global state.
+    The author's code runs `np.random.seed(0); np.random.choice(indices, n, replace=False)` for each class in order, so
+    the generator is seeded anew for each class. `RandomState` is that generator without the global state.
     Because it draws by permuting, the subsets of one data set are nested: a smaller one is the beginning of a larger.
 
     Raises:

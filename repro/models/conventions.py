@@ -15,8 +15,8 @@ def scaled(units: int, width: float) -> int:
 def initialise(model: nn.Module, *, linear_std: float | None) -> None:
     """Draw the weights as the author's code does, from torch's global generator.
 
-    Convolutions N(0, 2 / (k² out)), linear layers N(0, linear_std²) and all biases zero. Batch norm stays at scale one and
-    shift zero. With `linear_std` None, linear layers keep torch's own initialisation.
+    Convolutions N(0, 2 / (k² out)), linear layers N(0, linear_std²) and all biases zero. Batch norm stays at scale
+    one and shift zero. With `linear_std` None, linear layers keep torch's own initialisation.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
