@@ -1,0 +1,120 @@
+"""Refuse models and data for which a curvature matrix is not defined, each with one sentence that says why."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+
+def check_deterministic(model: nn.Module) -> None:
+    """Refuse layers in train mode whose output is random or depends on the other examples of the batch.
+
+    Raises:
+        ValueError: dropout is active, or batch norm normalises by the statistics of the batch.
+    """
+    reason = "a curvature matrix is one fixed matrix, so each example's output must be a fixed function of its input"
+    for name, module in model.named_modules():
+        if not module.training:
+            continue
+        where = f"layer '{name}' ({type(module).__name__})"
+        if isinstance(module, nn.RReLU) or (isinstance(module, _DropoutNd) and module.p > 0):
+            raise ValueError(f"{where} draws random numbers in train mode, but {reason}; call model.eval() first")
+        if isinstance(module, _NormBase) and not isinstance(module, nn.modules.instancenorm._InstanceNorm):
+            raise ValueError(
+                f"{where} mixes the examples of a batch in train mode, but {reason}; call model.eval() first"
+            )
+        if isinstance(module, nn.RNNBase | nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+            raise ValueError(f"{where} may apply dropout in train mode, but {reason}; call model.eval() first")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"layer '{name}' ({type(module).__name__}) keeps no running statistics and so mixes the examples of a"
+                f" batch even in eval mode, but {reason}; set track_running_stats=True"
+            )
+
+
+def check_weights(parameters: dict[str, Tensor]) -> None:
+    """Refuse weights that are no finite real vector of one dtype on one device.
+
+    Raises:
+        ValueError: no parameters, several dtypes or devices, an integer or complex dtype, or non-finite weights.
+    """
+    if not parameters:
+        raise ValueError("no parameters to differentiate: the model has none, or `parameters` selects none of them")
+    first, p0 = next(iter(parameters.items()))
+    for name, p in parameters.items():
+        if (p.dtype, p.device) != (p0.dtype, p0.device):
+            raise ValueError(
+                f"parameter '{name}' is {p.dtype} on {p.device}, but '{first}' is {p0.dtype} on {p0.device}:"
+                " move the whole model with model.to(device, dtype)"
+            )
+        if not p.dtype.is_floating_point:
+            raise ValueError(f"parameter '{name}' is {p.dtype}: convert the model to float32 or float64")
+        if not torch.isfinite(p).all():
+            raise ValueError(f"parameter '{name}' holds values that are not finite: the training diverged")
+
+
+def check_batch(x: Tensor, y: Tensor, like: Tensor) -> None:
+    """Refuse a batch that does not fit the model's dtype and device (those of `like`), or without class labels.
+
+    Raises:
+        ValueError: empty, on another device, of another dtype, or labels that are not one class index an example.
+    """
+    if x.device != like.device or y.device != like.device:
+        raise ValueError(
+            f"the model is on {like.device}, the inputs are on {x.device} and the labels on {y.device}:"
+            " move the data with .to(device)"
+        )
+    if x.dtype.is_floating_point and x.dtype != like.dtype:
+        raise ValueError(
+            f"the model is {like.dtype}, the inputs are {x.dtype}: convert one to the other with .to(dtype)"
+        )
+    if y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool:
+        raise ValueError(f"the labels are {y.dtype}: class indices are needed, convert them with .long()")
+    if y.ndim != 1 or len(y) != len(x) or len(y) == 0:
+        raise ValueError(
+            f"a batch has inputs {list(x.shape)} and labels {list(y.shape)}: it takes at least one example and"
+            " exactly one label for each"
+        )
+
+
+def check_logits(logits: Tensor, y: Tensor) -> None:
+    """Refuse outputs that are not one finite row of logits an example, and labels that they have no logit for.
+
+    Raises:
+        ValueError: not [B, C], not finite, or a label outside 0..C-1.
+    """
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(y):
+        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"the model returns {found} for {len(y)} examples: logits of shape [examples, classes] are needed"
+        )
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            "the model returns logits that are not finite, so the loss has no curvature: check weights and inputs"
+        )
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise ValueError(
+            f"the labels run from {low} to {high}, the model has {logits.shape[1]} logits:"
+            f" labels must lie in 0..{logits.shape[1] - 1}"
+        )
+
+
+def check_class_weights(weights: Tensor | None, classes: int, like: Tensor) -> None:
+    """Refuse class weights that are not one finite non-negative number a class.
+
+    Raises:
+        ValueError: wrong shape, dtype or device, or negative or non-finite weights.
+    """
+    if weights is None:
+        return
+    if weights.shape != (classes,) or (weights.dtype, weights.device) != (like.dtype, like.device):
+        raise ValueError(
+            f"class_weights is {weights.dtype} {list(weights.shape)} on {weights.device}:"
+            f" it must be {like.dtype} [{classes}] on {like.device}"
+        )
+    if not torch.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("class_weights must be finite and not negative")
