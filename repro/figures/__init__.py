@@ -82,12 +82,12 @@ def find_figure(number: str | int) -> PaperFigure:
     Raises:
         ValueError: there is none; the sentence names the nearest and all there are.
     """
-    asked = re.sub(r"^fig(ure)?", "", str(number).strip().lower())
+    name = str(number).strip().lower()
+    asked = re.sub(r"^fig(ure)?\s*", "", name)
     asked = re.sub(r"^(x?)0+(?=\d)", r"\1", asked)
     if asked in FIGURES:
         return PaperFigure(asked, FIGURES[asked])
-    names = [*FIGURES, *FIGURES.values()]
-    near = difflib.get_close_matches(asked, names, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, [*FIGURES, *FIGURES.values()], n=2)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"There is no figure {number!r}.{hint} There are: {', '.join(FIGURES)}.")
 

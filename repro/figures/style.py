@@ -29,7 +29,7 @@ COLORS: dict[str, str] = {
     "cross": "#009E73",
     "within": "#56B4E9",
     "same": "#CC79A7",  # c' = c
-    "global": "#882255",  # the global mean
+    "global": "#AA4499",  # the global mean
     "whole": "#444444",  # H, Delta or W before anything is knocked out
     "kfac": "#E69F00",
     "cfac": "#009E73",

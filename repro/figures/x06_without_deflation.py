@@ -1,4 +1,4 @@
-"""Extra figure x6: Figures 3 and 4 without deflation (Appendix C)."""
+"""Extra figure x6: spectra of Hess, G and E without deflation (Appendix C)."""
 
 from __future__ import annotations
 
