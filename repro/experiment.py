@@ -13,8 +13,10 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from repro import runs
 from repro.figures import find_figure
@@ -37,7 +39,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ValueError(f"configuration: {str(error).splitlines()[0]} (key {error.full_key})") from error
     assert isinstance(config, dict)
-    for only_for_planning in ("paper_rates", "paper_epochs", "figures"):
+    for only_for_planning in ("rates_of", "epochs_of", "figures", "measurements"):
         config.pop(only_for_planning, None)
     config["n_per_class"] = sample_size(config["n_per_class"], config["data"]["sizes"])
     config["lr_indices"] = learning_rate_indices(config.pop("lr_index"), config["learning_rates"]["count"])
@@ -68,8 +70,11 @@ class Experiment:
         self._blocks = self._expand()
 
     def _compose(self, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
-        with initialize_config_dir(str(self._conf), version_base="1.3"):
-            return compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        try:
+            with initialize_config_dir(str(self._conf), version_base="1.3"):
+                return compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        except (HydraException, YAMLError) as error:
+            raise ValueError(f"configuration: {' '.join(str(error).split())}") from error
 
     def _expand(self) -> list[dict[str, Any]]:
         """One resolved configuration a (cell, block of rates), in the order of the grid; empty blocks are left out."""
@@ -166,7 +171,7 @@ class Experiment:
 
     def _measurement(self, name: str) -> dict[str, Any]:
         cfg = self._compose([*self._common, f"measurement={name}"], "measure")
-        return OmegaConf.to_container(cfg.measurement, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+        return _measurement_settings(cfg, self._common)
 
 
 def sweep_task(cfg: DictConfig) -> Task:
@@ -180,9 +185,25 @@ def retrain_task(cfg: DictConfig) -> Task:
     return Task("retrain", str(runs.cell_of(config)), config)
 
 
-def measure_task(cfg: DictConfig) -> Task:
-    """The measurement that a configuration of scripts/measure.py describes."""
-    return _measure_task(resolve(cfg))
+def measure_task(cfg: DictConfig, overrides: Sequence[str]) -> Task:
+    """The measurement that a configuration of scripts/measure.py, composed with `overrides`, describes."""
+    return _measure_task({**resolve(cfg), "measurement": _measurement_settings(cfg, overrides)})
+
+
+def _measurement_settings(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of a measurement: its own file's, then the experiment's (`measurements`), then the command line's.
+
+    Raises:
+        ValueError: the experiment names a setting that the measurement does not have.
+    """
+    try:
+        settings = OmegaConf.merge(cfg.measurement, cfg.measurements.get(cfg.measurement.name) or {})
+    except OmegaConfBaseException as error:
+        raise ValueError(f"measurements.{cfg.measurement.name}: {str(error).splitlines()[0]}") from error
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.key_or_group.startswith("measurement."):
+            OmegaConf.update(settings, override.key_or_group.partition(".")[2], override.value())
+    return OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
 
 
 def _sweep_task(config: dict[str, Any]) -> Task:

@@ -5,6 +5,7 @@ python scripts/measure.py -m measurement=layer_features model=mlp n_per_class=10
 """
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from repro import tasks
@@ -13,7 +14,7 @@ from repro.experiment import measure_task
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="measure")
 def main(cfg: DictConfig) -> None:
-    tasks.run(measure_task(cfg))
+    tasks.run(measure_task(cfg, HydraConfig.get().overrides.task))
 
 
 if __name__ == "__main__":
