@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -43,7 +44,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         config.pop(only_for_planning, None)
     config["n_per_class"] = sample_size(config["n_per_class"], config["data"]["sizes"])
     config["lr_indices"] = learning_rate_indices(config.pop("lr_index"), config["learning_rates"]["count"])
-    return config
+    return config  # type: ignore[return-value]
 
 
 class Experiment:
@@ -55,18 +56,18 @@ class Experiment:
 
     def __init__(self, overrides: Sequence[str] = (), conf: Path = CONF):
         self._conf = conf
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        self._common = [o.input_line for o in parsed if o.key_or_group not in AXES]
-        chosen = {o.key_or_group: o for o in parsed if o.key_or_group in AXES}
+        parsed = _parse(overrides)
+        self._common = [line for o, line in zip(parsed, overrides, strict=True) if o.key_or_group not in AXES]
+        chosen = {o.key_or_group: line for o, line in zip(parsed, overrides, strict=True) if o.key_or_group in AXES}
         composed = self._compose(self._common)
         self._params = dict(composed.hydra.sweeper.params or {})
-        self._params |= {axis: override.input_line.partition("=")[2] for axis, override in chosen.items()}
+        self._params |= {axis: line.partition("=")[2] for axis, line in chosen.items()}
         self.axes = {axis: _values(axis, self._params) for axis in AXES}
         OmegaConf.set_struct(composed, False)
         self.launch: dict[str, Any] = OmegaConf.to_container(composed.launch, resolve=True)  # type: ignore[assignment]
         self.name: str = composed.name
         self.root = Path(composed.root)
-        self._figures: dict[str, Any] = OmegaConf.to_container(composed.get("figures", {}))  # type: ignore[assignment]
+        self._figures: dict[str, Any] = {str(key): cells for key, cells in composed.get("figures", {}).items()}
         self._blocks = self._expand()
 
     def _compose(self, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -136,6 +137,7 @@ class Experiment:
             cells = {cell: config for cell, config in cells.items() if cell in needed}
         measured = {cell for key, of in shown.items() if find_figure(key).measurements for cell in of}
         tables = [[*cell, config["lr_indices"]] for cell, config in cells.items()]
+        plain = {key: [list(cell) for cell in of] for key, of in shown.items()}
         base = next(iter(self.cells().values()))
         common = {"root": str(self.root), "name": self.name, "force": False, "missing_allowed": base["missing_allowed"]}
         return {
@@ -143,8 +145,8 @@ class Experiment:
             "select": [Task("select", self.name, {**common, "cells": tables})] if cells else [],
             "retrain": [Task("retrain", str(cell), cells[cell]) for cell in cells if cell in measured],
             "measure": self._measure_tasks(shown, base),
-            "figures": [Task("figures", key, {**common, "figure": key, "cells": of}) for key, of in shown.items()],
-            "report": [Task("report", self.name, {**common, "figures": shown})] if keys is None else [],
+            "figures": [Task("figures", key, {**common, "figure": key, "cells": of}) for key, of in plain.items()],
+            "report": [Task("report", self.name, {**common, "figures": plain})] if keys is None else [],
         }
 
     def _split(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
@@ -171,7 +173,7 @@ class Experiment:
 
     def _measurement(self, name: str) -> dict[str, Any]:
         cfg = self._compose([*self._common, f"measurement={name}"], "measure")
-        return _measurement_settings(cfg, self._common)
+        return _measurement_settings(cfg, ())
 
 
 def sweep_task(cfg: DictConfig) -> Task:
@@ -200,7 +202,7 @@ def _measurement_settings(cfg: DictConfig, overrides: Sequence[str]) -> dict[str
         settings = OmegaConf.merge(cfg.measurement, cfg.measurements.get(cfg.measurement.name) or {})
     except OmegaConfBaseException as error:
         raise ValueError(f"measurements.{cfg.measurement.name}: {str(error).splitlines()[0]}") from error
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in _parse(overrides):
         if override.key_or_group.startswith("measurement."):
             OmegaConf.update(settings, override.key_or_group.partition(".")[2], override.value())
     return OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
@@ -217,13 +219,20 @@ def _measure_task(config: dict[str, Any]) -> Task:
     return Task("measure", where + measurement["name"], config)
 
 
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ValueError(f"override {' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+
+
 def _values(axis: str, params: dict[str, Any]) -> list[str]:
     """The values of one axis, from '10,13', 'range(0,8)' or a single one."""
     if params.get(axis) in (None, ""):
         raise ValueError(
             f"the axis {axis} of the grid is empty; give it values in hydra.sweeper.params or as {axis}=..."
         )
-    (override,) = OverridesParser.create().parse_overrides([f"{axis}={params[axis]}"])
+    (override,) = _parse([f"{axis}={params[axis]}"])
     if override.is_sweep_override():
         return [str(value) for value in override.sweep_string_iterator()]
     return [str(override.value())]

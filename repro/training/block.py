@@ -30,9 +30,12 @@ EVALUATION_BATCH = 250  # examples a forward pass; larger ones leave the CPU's c
 class Split(Protocol):
     """A data set on its device."""
 
-    images: Tensor  # [N, channels, height, width]
-    labels: Tensor  # [N]
-    classes: int
+    @property
+    def images(self) -> Tensor: ...  # [N, channels, height, width]
+    @property
+    def labels(self) -> Tensor: ...  # [N]
+    @property
+    def classes(self) -> int: ...
 
 
 def train_block(
