@@ -76,6 +76,15 @@ def _positive(weights: Tensor) -> Tensor:
     return torch.where(weights > 0, weights, torch.ones_like(weights))
 
 
+class WeightMoments(NamedTuple):
+    """What a stationary W = −(1/η) Ave delta_{i,c,c} h_i^T is made of; plain means over the examples of each class."""
+
+    gradient: Tensor  # [O, D]  Ave_i Σ_t delta_{i,c,c,t} h_{i,t}^T, the gradient of the mean loss
+    errors: Tensor  # [C, O]  Ave_i Σ_t delta_{i,c,c,t}
+    features: Tensor  # [C, D]  h_c, for a convolution the mean over positions too
+    shares: Tensor  # [C]  n_c / N
+
+
 def rest(second: Tensor, rows: Tensor) -> Tensor:  # [D, D], [K, D] -> [D, D]
     """The subtraction knockout A - Σ_k b_k b_k^T (Definition 3.1)."""
     return second - rows.T @ rows
@@ -83,11 +92,15 @@ def rest(second: Tensor, rows: Tensor) -> Tensor:  # [D, D], [K, D] -> [D, D]
 
 def projected(second: Tensor, rows: Tensor) -> Tensor:  # [D, D], [K, D] -> [D, D]
     """The projection knockout (I - B B†) A (I - B B†), B having the given rows as columns (Definition 3.2)."""
-    _, singular, directions = torch.linalg.svd(rows, full_matrices=False)
-    threshold = singular.max() * max(rows.shape) * torch.finfo(rows.dtype).eps
-    Q = directions[singular > threshold]  # orthonormal rows
+    Q = row_space(rows)
     half = second - (second @ Q.T) @ Q
     return half - Q.T @ (Q @ half)
+
+
+def row_space(rows: Tensor) -> Tensor:  # [K, D] -> [rank, D]
+    """Orthonormal rows that span those given, strongest direction first."""
+    _, singular, directions = torch.linalg.svd(rows, full_matrices=False)
+    return directions[singular > singular.max() * max(rows.shape) * torch.finfo(rows.dtype).eps]
 
 
 def feature_samples(h: Tensor, sharing: Sharing) -> Tensor:  # [B, T, D] -> [B, T or 1, D]
@@ -151,6 +164,29 @@ def error_moments(
         raise ValueError("no data: error moments need at least one batch of examples")
     N = counts.sum()
     return {name: ErrorMoments(totals[name] / N, sums[name] / N, weights / N) for name in totals}
+
+
+def weight_moments(model: nn.Module, data: Batches, layers: Sequence[str]) -> dict[str, WeightMoments]:
+    """Gradient of each layer's weights and class means of its errors at the true label, without biases."""
+    totals: dict[str, Tensor] = {}
+    counts = None
+    for x, y in data:
+        seen = capture(model, x, layers, bias=False)
+        counts = _count(counts, y, seen)
+        for name in layers:
+            h, delta = seen.h[name].double(), seen.delta[name][torch.arange(len(y)), y].double()  # [B, T, D], [B, T, O]
+            _accumulate(totals, f"{name} gradient", torch.einsum("bto,btd->od", delta, h))
+            _accumulate(totals, f"{name} errors", _by_class(delta.sum(dim=1), y, seen))
+            _accumulate(totals, f"{name} features", _by_class(h.mean(dim=1), y, seen))
+    if counts is None:
+        raise ValueError("no data: weight moments need at least one batch of examples")
+    N, n = counts.sum(), _positive(counts)[:, None]
+    return {
+        name: WeightMoments(
+            totals[f"{name} gradient"] / N, totals[f"{name} errors"] / n, totals[f"{name} features"] / n, counts / N
+        )
+        for name in layers
+    }
 
 
 def _accumulate(totals: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -1,0 +1,180 @@
+"""Spectra of G^l beside KFAC, CFAC and EKFAC of each layer (Papyan 2020, Figures 11 and 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repro.curvature.gauss_newton import GaussNewton
+from repro.curvature.kfac import (
+    KroneckerFactors,
+    cfac,
+    class_mean_cosines,
+    ekfac_eigenvalues,
+    kfac,
+    kfac_eigenvalues,
+    kronecker_factors,
+)
+from repro.curvature.layers import Batches, LayerGaussNewton, LayerSamples, LayerStream, layer_names
+from repro.curvature.moments import Sharing
+from repro.linalg.broadening import wasserstein
+from repro.linalg.operator import LinearOperator
+from repro.linalg.spectrum import spectrum
+
+if TYPE_CHECKING:
+    from repro.trained import TrainedRun
+
+APPROXIMATIONS = ("kfac", "cfac", "ekfac")
+
+
+class Lanczos(NamedTuple):
+    """How spectra are estimated; see `repro.linalg.spectrum.spectrum`."""
+
+    steps: int
+    probes: int
+    tolerance: float
+    memory_budget: int
+    seed: int
+
+
+class Estimate(NamedTuple):
+    """A spectrum as a measurement stores it, and its leading eigenvalues."""
+
+    nodes: np.ndarray  # [probes, M]
+    weights: np.ndarray  # [probes, M]
+    top: np.ndarray  # [k] descending
+    dim: int
+
+    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        found = {"nodes": self.nodes, "weights": self.weights, "eigenvalues": self.top, "dim": np.array(self.dim)}
+        return {f"{prefix}_{name}": values for name, values in found.items()}
+
+
+def measure(
+    run: TrainedRun,
+    *,
+    layers: Sequence[int] | None,
+    outliers: int | None,
+    steps: int,
+    probes: int,
+    tolerance: float,
+    exact_limit: int,
+    stored_nodes: int,
+    epsilon: float,
+    sharing: Sharing,
+    memory_budget: float,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Spectra of the exact G^l of each layer and of its three Kronecker approximations, and how far these are off.
+
+    KFAC and EKFAC are exact; G^l and CFAC are exact up to `exact_limit` parameters, else by Lanczos.
+
+    Args:
+        layers: positions in the order of execution, negative ones from the end; None for all.
+        outliers: leading eigenvalues compared, k below; None for C.
+        steps, probes, tolerance, seed: of Lanczos, see `repro.linalg.spectrum.spectrum`.
+        exact_limit: parameters up to which G^l and CFAC are formed and diagonalised.
+        stored_nodes: an exact spectrum with more eigenvalues is stored as so many means of neighbouring ones.
+        epsilon: distances are taken on the axis ln(λ + epsilon λ_1(G^l)).
+        sharing: of convolutions, see `repro.curvature.kfac`.
+        memory_budget: bytes for one layer's samples, beyond which products recompute them, and for a Lanczos basis.
+
+    Returns arrays over the layers, and <a> one of exact (G^l), kfac, cfac, ekfac for each measured layer l:
+        layers [L], positions [L]: names, and their l in the order of execution.
+        layer<l>_<a>_nodes, layer<l>_<a>_weights, layer<l>_<a>_dim; layer<l>_<a>_eigenvalues [k] descending.
+        wasserstein [L, 3]: of the log spectra of kfac, cfac, ekfac to that of G^l; a mean factor, as a logarithm.
+        resolution [L]: the same distance between KFAC's eigenvalues and Lanczos on KFAC: what Lanczos cannot tell.
+        top_errors [L, 3, k]: (approximate − exact) / exact leading eigenvalues by rank.
+        class_cosines [L, C]: of g_c with delta_c ⊗ h_c.
+    """
+    data = run.batches("train")
+    names = layer_names(run.model, data[0][0])
+    positions = range(len(names)) if layers is None else sorted(range(len(names))[l] for l in layers)
+    k = run.train.classes if outliers is None else outliers
+    lanczos = Lanczos(steps, probes, tolerance, int(memory_budget), seed)
+    arrays: dict[str, np.ndarray] = {
+        "layers": np.array([names[l] for l in positions]),
+        "positions": np.array(positions),
+    }
+    curves = []
+    for l in positions:
+        samples, G = layer_matrix(run.model, data, names[l], int(memory_budget))
+        factors = kronecker_factors(samples, sharing=sharing)
+        eigenvalues = {"kfac": kfac_eigenvalues(factors), "ekfac": ekfac_eigenvalues(samples, factors)}
+        found = {
+            "exact": estimate(G, k, exact_limit, lanczos),
+            "cfac": estimate(in_dtype_of(G, factors, cfac), k, exact_limit, lanczos),
+            **{name: exactly(values, k) for name, values in eigenvalues.items()},
+        }
+        on_kfac = estimate(in_dtype_of(G, factors, kfac), k, exact_limit, lanczos)
+        curves.append(compare(found, on_kfac, epsilon) | {"class_cosines": class_mean_cosines(samples).cpu().numpy()})
+        for name, of_layer in found.items():
+            arrays |= grouped(of_layer, stored_nodes).arrays(f"layer{l}_{name}")
+    return arrays | {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
+
+
+def layer_matrix(
+    model: nn.Module, data: Batches, layer: str, memory_budget: int
+) -> tuple[Iterable[LayerSamples], LinearOperator]:
+    """The samples of a layer and its G^l: kept if they fit the budget, else streamed and by the whole network."""
+    stream = LayerStream(model, data, layer)
+    first = next(iter(stream))
+    size = sum(tensor.nbytes for tensor in first) / len(first.h) * sum(len(y) for _, y in data)
+    if size <= memory_budget:
+        samples = list(stream)
+        return samples, LayerGaussNewton(samples)
+    own = [f"{layer}.{name}" for name, _ in model.get_submodule(layer).named_parameters()]
+    return stream, GaussNewton(model, data, parameters=own, memory_budget=memory_budget)
+
+
+def in_dtype_of(G: LinearOperator, factors: KroneckerFactors, build) -> LinearOperator:  # type: ignore[no-untyped-def]
+    """An approximation with the precision of G^l, as Lanczos on float64 factors costs twice as much on a CPU."""
+    return build(
+        factors._replace(H=factors.H.to(G.dtype), Delta=factors.Delta.to(G.dtype), shares=factors.shares.to(G.dtype))
+    )
+
+
+def estimate(A: LinearOperator, k: int, exact_limit: int, lanczos: Lanczos) -> Estimate:
+    """The spectrum of A: all eigenvalues of a small matrix, Lanczos quadrature of a large one."""
+    if A.dim <= exact_limit:
+        eye = torch.eye(A.dim, dtype=A.dtype, device=A.device)
+        dense = torch.cat([A @ columns for columns in eye.split(32, dim=1)], dim=1).double()
+        return exactly(torch.linalg.eigvalsh((dense + dense.T) / 2).flip(0), k)
+    found = spectrum(A, k=k, **lanczos._asdict())
+    return Estimate(found.nodes, found.weights, found.outliers.eigenvalues.double().cpu().numpy(), A.dim)
+
+
+def exactly(eigenvalues: Tensor, k: int) -> Estimate:  # [P] descending
+    """All eigenvalues as nodes of equal weight."""
+    values = eigenvalues.double().cpu().numpy()
+    return Estimate(values[None], np.full((1, len(values)), 1 / len(values)), values[:k], len(values))
+
+
+def grouped(of: Estimate, stored: int) -> Estimate:
+    """At most `stored` nodes: the leading eigenvalues as they are, the others as means of neighbours."""
+    if of.nodes.shape[1] <= stored or len(of.nodes) > 1:
+        return of
+    k = len(of.top)
+    groups = np.array_split(of.nodes[0, k:], stored - k)
+    nodes = np.concatenate([of.nodes[0, :k], [group.mean() for group in groups]])
+    weights = np.concatenate([np.ones(k), [len(group) for group in groups]]) / of.dim
+    return Estimate(nodes[None], weights[None], of.top, of.dim)
+
+
+def compare(found: dict[str, Estimate], on_kfac: Estimate, epsilon: float) -> dict[str, np.ndarray]:
+    """Distances of the approximations' spectra from that of G^l."""
+    exact = found["exact"]
+    floor = epsilon * float(exact.top[0])
+
+    def distance(a: Estimate, b: Estimate) -> float:
+        return wasserstein(a.nodes, a.weights, b.nodes, b.weights, epsilon=floor)
+
+    return {
+        "wasserstein": np.array([distance(exact, found[name]) for name in APPROXIMATIONS]),
+        "resolution": np.array(distance(on_kfac, found["kfac"])),
+        "top_errors": np.stack([found[name].top / exact.top - 1 for name in APPROXIMATIONS]),
+    }

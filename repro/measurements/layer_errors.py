@@ -1,0 +1,67 @@
+"""Second moments Delta^l of the errors of each layer, their parts and knockouts (Papyan 2020, Figures 9 and 10)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.curvature.layers import layer_names
+from repro.curvature.moments import ErrorMoments, Sharing, error_moments, projected, rest, row_space
+from repro.measurements.layer_features import descending, mean_cosine
+
+if TYPE_CHECKING:
+    from repro.trained import TrainedRun
+
+
+def measure(run: TrainedRun, *, sharing: Sharing) -> dict[str, np.ndarray]:
+    """Exact eigenvalues of Delta^l = Σ w delta delta^T on the training set, for the output of every layer's linear map.
+
+    Args:
+        sharing: what a sample of a convolution's errors is, see `repro.curvature.moments`; no effect on an MLP.
+
+    Returns arrays over the layers, and for each l = 0, 1, ... (the last one the logits) eigenvalues, descending:
+        layers [L]: names.
+        layer<l>_eigenvalues [O]: of Delta.
+        layer<l>_class [C], layer<l>_cross [C²], layer<l>_same [C]: of Delta_class, Delta_cross, Delta_{c=c'}.
+        layer<l>_without_class, layer<l>_without_cross, layer<l>_without_same [O]: of Delta minus one of them.
+        layer<l>_within [O]: of Delta minus all three.
+        layer<l>_projected [O]: of Delta after projecting out all class and cross-class means.
+        class_ratio [L]: largest eigenvalue of Delta_class to its (C−1)-th; at the logits the C-th is zero.
+        shares [L, 4]: the trace of the class, cross, within and c = c' part over that of Delta.
+        class_overlap [L]: mean squared cosine of the top C − 1 eigenvectors of Delta with the span of the class means.
+        mean_cosine [L]: of different class means delta_c, on average.
+    """
+    data = run.batches("train")
+    moments = error_moments(run.model, data, layer_names(run.model, data[0][0]), sharing=sharing)
+    arrays: dict[str, np.ndarray] = {"layers": np.array(list(moments))}
+    curves = []
+    for index, of_layer in enumerate(moments.values()):
+        spectra, curve = describe(of_layer)
+        curves.append(curve)
+        arrays |= {f"layer{index}_{name}": values.cpu().numpy() for name, values in spectra.items()}
+    return arrays | {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
+
+
+def describe(moments: ErrorMoments) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+    """Spectra of Delta, of its parts and knockouts, and the numbers that are drawn over the layers."""
+    Delta, parts = moments.second, moments.parts()
+    together = torch.cat(list(parts.values()))
+    values, vectors = torch.linalg.eigh(Delta)
+    spectra = {"eigenvalues": values.flip(0), "within": descending(rest(Delta, together))}
+    for name, rows in parts.items():
+        spectra[name] = descending(rows @ rows.T)
+        spectra[f"without_{name}"] = descending(rest(Delta, rows))
+    spectra["projected"] = descending(projected(Delta, together))
+    C = len(parts["class"])
+    top, basis = vectors[:, -(C - 1) :], row_space(parts["class"])[: C - 1]
+    shares = torch.stack([spectra[name].sum() for name in ("class", "cross", "within", "same")]) / values.sum()
+    curve = {
+        "class_ratio": float(spectra["class"][0] / spectra["class"][C - 2].clamp(min=0)),
+        "mean_cosine": mean_cosine(moments.class_means()),
+        "class_overlap": float((basis @ top).square().sum() / top.shape[1]),
+        "shares": shares.cpu().numpy(),
+    }
+    return spectra, {name: np.asarray(value) for name, value in curve.items()}

@@ -1,0 +1,79 @@
+"""Second moments H^l of the features of each layer, their class part and knockouts (Papyan 2020, Figures 7 and 8)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.curvature.layers import layer_names
+from repro.curvature.moments import FeatureMoments, Sharing, feature_moments, projected, rest, row_space
+
+if TYPE_CHECKING:
+    from repro.trained import TrainedRun
+
+
+def measure(run: TrainedRun, *, sharing: Sharing) -> dict[str, np.ndarray]:
+    """Exact eigenvalues of H^l = Ave h h^T on the training set, for the input of every layer and the logits.
+
+    Args:
+        sharing: what a sample of a convolution's input is, see `repro.curvature.moments`; no effect on an MLP.
+
+    Returns arrays over the layers, and for each l = 0, 1, ... (h^0 = x, the last one the logits) descending eigenvalues:
+        layers [L]: the layer that the features enter, and "logits".
+        layer<l>_eigenvalues [D]: of H.            layer<l>_class [C]: of H_class.
+        layer<l>_without_class, layer<l>_without_global [D]: of H − H_class = H_within and of H − h_G h_G^T.
+        layer<l>_projected [D]: of H after projecting out the class means (Definition 3.2).
+        class_ratio [L]: second to smallest eigenvalue of H_class; inf where class means are dependent.
+        global_share [L]: squared cosine of the top eigenvector of H with the global mean.
+        class_share [L]: tr H_class / tr H.
+        class_overlap [L]: mean squared cosine of the top C eigenvectors of H with the span of the class means.
+        mean_cosine [L]: of different class means, the global mean taken off, on average; −1/(C−1) for a simplex.
+    """
+    data = run.batches("train")
+    layers = layer_names(run.model, data[0][0])
+    moments = feature_moments(run.model, data, layers, sharing=sharing)
+    arrays: dict[str, np.ndarray] = {"layers": np.array(list(moments))}
+    curves = []
+    for index, of_layer in enumerate(moments.values()):
+        spectra, curve = describe(of_layer)
+        curves.append(curve)
+        arrays |= {f"layer{index}_{name}": values.cpu().numpy() for name, values in spectra.items()}
+    return arrays | {name: np.array([curve[name] for curve in curves]) for name in curves[0]}
+
+
+def describe(moments: FeatureMoments) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Spectra of H and its knockouts, and the numbers that are drawn over the layers."""
+    H, rows, mean = moments.second, moments.class_rows(), moments.global_mean
+    values, vectors = torch.linalg.eigh(H)
+    by_class = descending(rows @ rows.T)
+    spectra = {
+        "eigenvalues": values.flip(0),
+        "class": by_class,
+        "without_class": descending(rest(H, rows)),
+        "without_global": descending(rest(H, mean[None])),
+        "projected": descending(projected(H, rows)),
+    }
+    top = vectors[:, -len(rows) :]
+    curve = {
+        "class_ratio": float(by_class[1] / by_class[-1].clamp(min=0)),
+        "global_share": float((vectors[:, -1] @ mean) ** 2 / mean.square().sum()),
+        "class_share": float(by_class.sum() / values.sum()),
+        "mean_cosine": mean_cosine(moments.means - mean),
+        "class_overlap": float((row_space(rows) @ top).square().sum() / top.shape[1]),
+    }
+    return spectra, curve
+
+
+def mean_cosine(rows: Tensor) -> float:  # [C, D]
+    """Average cosine of two different rows."""
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    C = len(rows)
+    return float(((unit @ unit.T).sum() - unit.square().sum()) / (C * (C - 1)))
+
+
+def descending(A: Tensor) -> Tensor:  # [D, D] -> [D]
+    """Eigenvalues of a symmetric matrix."""
+    return torch.linalg.eigvalsh(A).flip(0)
