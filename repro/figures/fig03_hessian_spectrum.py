@@ -42,7 +42,9 @@ def draw_spectra(cells: Sequence[Result], spectra: Sequence[str], *, deflated: b
                 eigenvalues=arrays[f"{name}_eigenvalues"] if deflated else None,
                 converged=arrays[f"{name}_converged"] if deflated else None,
             )
-            ax.set_title(f"{spectrum_title(name)}\n{_cell_title(cell)}")
+            ax.text(0.98, 0.97, spectrum_title(name), transform=ax.transAxes, ha="right", va="top")
+            if row == 0:
+                ax.set_title(_cell_title(cell))
             used.append(ax)
     for ax in axes.flat:
         if ax not in used:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from repro.figures.results import Results
 from repro.figures.style import PAGE, data_name, label_panels, model_name, subplots
@@ -31,6 +32,7 @@ def draw(results: Results) -> Figure:
     _selected(axes[0, 1], results.selected, "lr", "selected learning rate")
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0, 1].set_yscale("log")
+    _rate_ticks(axes[0, 1].yaxis)
     _legend(axes[0, 2], axes[0, 0])
     for ax, (data, model) in zip(axes[1:].flat, lines):
         _rates(ax, results.runs.query("data == @data and model == @model"), results.selected)
@@ -84,10 +86,18 @@ def _rates(ax: Axes, runs: pd.DataFrame, selected: pd.DataFrame) -> None:
         ax.plot(best.lr, best.test_error, "o", markersize=6, markerfacecolor="none", markeredgecolor=color)
     _shade_diverged(ax, runs)
     ax.set_xscale("log")
+    _rate_ticks(ax.xaxis)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_xlabel("learning rate")
     ax.set_ylabel("test error")
     ax.legend(title=None, ncols=1 + len(sizes) // 6, handlelength=1)
+
+
+def _rate_ticks(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 3, 10, ...: rates may span little more than a decade."""
+    axis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _shade_diverged(ax: Axes, runs: pd.DataFrame) -> None:

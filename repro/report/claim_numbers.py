@@ -1,4 +1,8 @@
-"""The numbers that decide the paper's claims, each from the arrays of one stored measurement (numpy only)."""
+"""The numbers that decide the paper's claims, each from the arrays of one stored measurement (numpy only).
+
+C outliers or C − 1? G_class has rank C, but one direction of the logits is flat, so that C − 1 are expected; numbers
+about "the outliers" take the largest C − 1 eigenvalues, and the count itself is a claim of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +15,114 @@ from repro.linalg.broadening import split_outliers
 Arrays = Mapping[str, np.ndarray]
 
 
+def descending(values: np.ndarray) -> np.ndarray:
+    return np.sort(values)[::-1]
+
+
+def trend(values: np.ndarray) -> float:
+    """Spearman's rank correlation of finite values with their position: 1 rises all along, −1 falls."""
+    values = values[np.isfinite(values)]
+    ranks = np.argsort(np.argsort(values))
+    return float(np.corrcoef(np.arange(len(values)), ranks)[0, 1])
+
+
+# hessian_spectrum
+
+
 def outlier_to_bulk(arrays: Arrays, name: str) -> float:
-    """The (C−1)-th largest eigenvalue over the largest node of the rest of the spectrum (by magnitude)."""
-    positive = np.sort(arrays[f"{name}_eigenvalues"])[::-1]
-    outliers = len(positive) - 1
+    """The (C−1)-th largest eigenvalue over the largest, in magnitude, of all that are not among the top C."""
     nodes, weights = split_outliers(arrays[f"{name}_nodes"], arrays[f"{name}_weights"], arrays[f"{name}_converged"])
-    rest = np.append(np.abs(nodes[weights > 0]), np.abs(positive[outliers:]))
-    return float(positive[outliers - 1] / rest.max())
+    top = descending(arrays[f"{name}_eigenvalues"])
+    return float(top[len(top) - 2] / np.abs(nodes[weights > 0]).max())
 
 
 def outlier_difference(arrays: Arrays) -> float:
-    """Median of |λ_k(Hess) − λ_k(G)| / λ_k(Hess) over the top C−1 eigenvalues on training data."""
-    hessian = np.sort(arrays["train_hessian_eigenvalues"])[::-1][:-1]
-    gauss_newton = np.sort(arrays["train_gauss_newton_eigenvalues"])[::-1][: len(hessian)]
+    """Median of |λ_k(Hess) − λ_k(G)| / λ_k(Hess) over the outliers, on training data."""
+    hessian = descending(arrays["train_hessian_eigenvalues"])[:-1]
+    gauss_newton = descending(arrays["train_gauss_newton_eigenvalues"])[:-1]
     return float(np.median(np.abs(hessian - gauss_newton) / np.abs(hessian)))
 
 
 def residual_share_of_bulk(arrays: Arrays) -> float:
-    """tr E² over tr E² + tr G², each without the leading eigenpairs that converged, on training data."""
-    energy = {name: bulk_energy(arrays, f"train_{name}") for name in ("residual", "gauss_newton")}
-    return energy["residual"] / (energy["residual"] + energy["gauss_newton"])
+    """tr E² over tr E² + tr G², both without the outliers of G, on training data."""
+    nodes, weights = (
+        arrays["train_gauss_newton_nodes"],
+        arrays["train_gauss_newton_weights"],
+    )
+    bulk_of_G = square(*split_outliers(nodes, weights, arrays["train_gauss_newton_converged"]))
+    E = square(arrays["train_residual_nodes"], arrays["train_residual_weights"])
+    return E / (E + bulk_of_G)
 
 
-def bulk_energy(arrays: Arrays, name: str) -> float:
-    """Sum of the squared eigenvalues without the leading ones, over P."""
-    nodes, weights = split_outliers(arrays[f"{name}_nodes"], arrays[f"{name}_weights"], arrays[f"{name}_converged"])
+def square(nodes: np.ndarray, weights: np.ndarray) -> float:
+    """tr A² / P from the quadrature of A."""
     return float((nodes**2 * weights).sum() / len(nodes))
+
+
+# gauss_newton_knockouts
+
+
+def outliers_left(arrays: Arrays, knocked_out: str) -> float:
+    """Sum of the C − 1 largest eigenvalues after a knockout, over the same sum before."""
+    count = len(arrays["class_part"]) - 1
+    left, before = (descending(arrays[f"{name}_eigenvalues"])[:count] for name in (knocked_out, "full"))
+    return float(left.clip(min=0).sum() / before.sum())
+
+
+# alignment
+
+
+def overlapping(arrays: Arrays, matrix: str) -> int:
+    """How many of the top eigenvectors lie by more than one half in the span of the class means."""
+    return int((arrays[f"{matrix}_overlap_class"] > 0.5).sum())
+
+
+def classes(arrays: Arrays) -> int:
+    return len(arrays["class_part"])
+
+
+def outlier_share(arrays: Arrays, name: str) -> float:
+    """Median over the outliers of a share or overlap."""
+    return float(np.median(arrays[name][: classes(arrays) - 1]))
+
+
+def mini_bulk_overlap(arrays: Arrays) -> float:
+    """Mean overlap with the cross-class span of G's eigenvectors from the C-th on, as far as they are measured."""
+    return float(arrays["gauss_newton_overlap_cross"][classes(arrays) - 1 :].mean())
+
+
+def companion_difference(arrays: Arrays) -> float:
+    """Median relative difference of Hess's outliers and the eigenvalues of the companion's G1."""
+    outliers = arrays["hessian_eigenvalues"][: classes(arrays) - 1]
+    return float(np.median(np.abs(descending(arrays["companion_class_part"])[: len(outliers)] - outliers) / outliers))
+
+
+# layers
+
+
+def kronecker_gain(arrays: Arrays, layer: int) -> float:
+    """Distance of CFAC's log spectrum to that of G^l over KFAC's; below one, CFAC is the better."""
+    kfac, cfac, _ = arrays["wasserstein"][layer]
+    return float(cfac / kfac)
+
+
+# logistic_regression
+
+
+def theorem_error(arrays: Arrays) -> float:
+    """Largest relative difference of the theorem's levels and the mean eigenvalues of a sample, zero level apart."""
+    ends = np.cumsum(arrays["multiplicities"])
+    groups = np.split(arrays["constant_eigenvalues"], ends[:-1])[:3]
+    found = np.array([group.mean() for group in groups])
+    return float(np.abs(found / arrays["levels"][:3] - 1).max())
+
+
+# dynamics
+
+
+def gap_change(arrays: Arrays) -> float:
+    """Range, over the later half of training, of log10 of G_class's (C−1)-th eigenvalue over G_within's largest."""
+    weakest = np.sort(arrays["class_part"], axis=1)[:, 1]
+    top = np.where(arrays["within_weights"] > 0, arrays["within_nodes"], 0).max(axis=(1, 2))
+    gap = np.log10(weakest / top)[len(top) // 2 :]
+    return float(np.ptp(gap))

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from repro.figures.style import data_name, model_name
+from repro.report.claim_numbers import classes, overlapping
 from repro.report.content import Table, table
 from repro.report.stored import Stored
 
@@ -23,7 +24,8 @@ def reference_table(stored: Stored) -> Table:
     """Published and our numbers; rows that this experiment has nothing to set beside are left out."""
     rows = []
     for reference in reference_values().itertuples():
-        for ours, difference in OURS[reference.ours](stored, reference):
+        kind, _, detail = reference.ours.partition(" ")
+        for ours, difference in OURS[kind](stored, reference, detail):
             where = ", ".join(part for part in (_data(reference.data), _model(reference.model)) if part)
             rows.append([reference.quantity, where, reference.published, ours, difference, reference.source])
     columns = ["quantity", "where", "published", "ours", "what differs", "source"]
@@ -38,7 +40,7 @@ def _model(name: str) -> str:
     return model_name(name) if name else ""
 
 
-def _parameters(stored: Stored, reference: Any) -> Iterator[tuple[str, str]]:
+def _parameters(stored: Stored, reference: Any, detail: str) -> Iterator[tuple[str, str]]:
     """P of the network measured on this data set; the embedded subset counts as the data set it comes from."""
     for result in stored.results.get("hessian_spectrum", []):
         cell, model = result.cell, result.provenance.get("model", {})
@@ -49,14 +51,33 @@ def _parameters(stored: Stored, reference: Any) -> Iterator[tuple[str, str]]:
             return
 
 
-def _trainings(stored: Stored, reference: Any) -> Iterator[tuple[str, str]]:
+def _trainings(stored: Stored, reference: Any, detail: str) -> Iterator[tuple[str, str]]:
     if len(stored.runs):
         count = len(stored.runs)
         yield str(count), "nothing" if count == int(reference.published) else "fewer data sets, sizes and rates"
 
 
+def _spike(stored: Stored, reference: Any, detail: str) -> Iterator[tuple[str, str]]:
+    """The `detail`-th largest eigenvalue of our sample of the matrix of Figure 15a."""
+    for result in stored.results.get("synthetic_spectra", []):
+        yield f"{result.arrays['spiked_exact'][-int(detail)]:.2f}", "another sample of the same random matrix"
+
+
+def _outliers(stored: Stored, reference: Any, detail: str) -> Iterator[tuple[str, str]]:
+    """How many eigenvectors of Hess lie by more than one half in the span of the class means, over all cells."""
+    results = stored.results.get("alignment", [])
+    counts = [overlapping(result.arrays, "hessian") - classes(result.arrays) for result in results]
+    if counts:
+        found = (
+            f"C{f' − {-n}' if n < 0 else f' + {n}' if n else ''} on {counts.count(n)}" for n in sorted(set(counts))
+        )
+        yield f"{', '.join(found)} of {len(counts)} cells", "data and scale; counted by overlap with the class means"
+
+
 # How ours is found for each `ours` of reference_values.csv: pairs of our number and what differs, none if not measured.
-OURS: dict[str, Callable[[Stored, Any], Iterator[tuple[str, str]]]] = {
+OURS: dict[str, Callable[[Stored, Any, str], Iterator[tuple[str, str]]]] = {
     "parameters": _parameters,
     "trainings": _trainings,
+    "spike": _spike,
+    "outliers": _outliers,
 }
