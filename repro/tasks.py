@@ -88,7 +88,7 @@ def _sweep(config: dict[str, Any]) -> None:
         runs.write_run(path, identities[position], _outcome(history), made)
 
     train_block(
-        lambda: build(config).to(device_of(config)),
+        lambda: build(config),
         load_split(config, train=True),
         load_split(config, train=False),
         [identity["lr"] for identity in identities],
@@ -164,7 +164,7 @@ def _retrain(config: dict[str, Any]) -> None:
     epochs = log_spaced_epochs(recipe.epochs, config["checkpoints"])
     start = time.perf_counter()
     (history,) = train_block(
-        lambda: build(config).to(device_of(config)),
+        lambda: build(config),
         load_split(config, train=True),
         load_split(config, train=False),
         [best["config"]["lr"]],

@@ -18,8 +18,8 @@ from repro.experiment import Experiment
 from repro.launch import local
 from repro.tasks import Task, finished, run
 
-COMPUTED = ("sweep", "select", "retrain", "measure")
-COMMANDS = ("all", *COMPUTED, "figures", "report", "plan", "status")
+COMPUTED = ("sweep", "retrain", "measure")
+COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status")
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def command(name: str, overrides: list[str]) -> None:
         raise ValueError(f"unknown command {name!r}; there are {', '.join(COMMANDS)} and fig<number>")
     stages = experiment.stages(None if figure is None else [figure])
     if name in ("plan", "status"):
-        show(stages)
+        (show_plan if name == "plan" else show_status)(stages)
         return
     for stage, tasks in stages.items():
         if name in ("all", stage) or figure is not None:
@@ -53,7 +53,7 @@ def command(name: str, overrides: list[str]) -> None:
 
 def run_stage(stage: str, tasks: list[Task], experiment: Experiment) -> None:
     """Run what is not finished of one stage."""
-    if stage in ("sweep", "retrain", "measure"):
+    if stage in COMPUTED:
         local.run_stage(
             [task for task in tasks if task.config["force"] or not finished(task)], experiment.launch["workers"]
         )
@@ -62,11 +62,24 @@ def run_stage(stage: str, tasks: list[Task], experiment: Experiment) -> None:
             run(task)
 
 
-def show(stages: dict[str, list[Task]]) -> None:
+def show_status(stages: dict[str, list[Task]]) -> None:
     """A line a stage: tasks finished and to do."""
-    for stage, tasks in stages.items():
-        if stage in ("sweep", "retrain", "measure"):
-            print(f"{stage:8} {sum(map(finished, tasks)):6} of {len(tasks)} tasks finished")
+    for stage in COMPUTED:
+        print(f"{stage:8} {sum(map(finished, stages[stage])):6} of {len(stages[stage])} tasks finished")
+
+
+def show_plan(stages: dict[str, list[Task]]) -> None:
+    """Jobs, trainings, hours and disk of what is still to do, predicted from a calibration on this device."""
+    from repro.plan import plan  # imports torch, which the other commands do without
+
+    show_status(stages)
+    print("timing each network on this device ...", flush=True)
+    ahead, deviation = plan(stages["sweep"], stages["retrain"])
+    print(f"to do    {ahead.jobs} jobs, {ahead.trainings} trainings (measurements not counted)")
+    print(f"time     {ahead.hours:.2f} device hours, longest job {ahead.longest_job_hours:.2f} h")
+    print(f"disk     {ahead.disk_bytes / 1e9:.2f} GB")
+    for network, ratio in deviation.items():
+        print(f"check    {network}: predicted {ratio:+.0%} against the finished runs' own time")
 
 
 if __name__ == "__main__":
