@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from repro.linalg.operator import LinearOperator, LowRank, Projected
 SpannedPart = Literal["class", "cross", "same"]  # the parts that class and cross-class means span
 Part = Literal["class", "cross", "within", "same"]
 Knockout = Literal["subtraction", "projection"]
+SPANNED_PARTS: tuple[SpannedPart, ...] = ("class", "cross", "same")
 
 
 class ClassStructure(NamedTuple):
@@ -39,6 +41,10 @@ class ClassStructure(NamedTuple):
         others = 1 - torch.eye(len(self.rows), dtype=self.rows.dtype, device=self.rows.device)
         return LowRank(self.rows.flatten(0, 1).T, others.flatten())
 
+    def part(self, name: SpannedPart) -> LowRank:
+        """One of the three parts by name."""
+        return {"class": self.class_part, "cross": self.cross_part, "same": self.same_part}[name]
+
     def within_part(self, G: LinearOperator) -> LinearOperator:
         """G_within = G minus the other three: exact; a product with it is one product with G and no further pass."""
         return G - self.class_part - self.cross_part - self.same_part
@@ -51,14 +57,13 @@ class ClassStructure(NamedTuple):
         Raises:
             ValueError: projection of G_within, which spans more than can be held, or of a part that is zero.
         """
-        spanned = {"class": self.class_part, "cross": self.cross_part, "same": self.same_part}
         if how == "projection":
             if part == "within":
                 raise ValueError("G_within has no small basis to project out; use how='subtraction' for it")
             return Projected(G, self.basis(part))
         if part == "within":  # what is left is the sum of the others: no product with G
-            return spanned["class"] + spanned["cross"] + spanned["same"]
-        return G - spanned[part]
+            return self.class_part + self.cross_part + self.same_part
+        return G - self.part(part)
 
     def basis(self, part: SpannedPart) -> Tensor:  # [P, rank]
         """Orthonormal columns that span the range of a part, the largest eigenvalues of the part first.
@@ -66,7 +71,7 @@ class ClassStructure(NamedTuple):
         Raises:
             ValueError: the part is zero, as G_cross is for two classes.
         """
-        low_rank = {"class": self.class_part, "cross": self.cross_part, "same": self.same_part}[part]
+        low_rank = self.part(part)
         C = len(self.weights)
         Q, R = torch.linalg.qr(low_rank.U * low_rank.weights.sqrt())  # [P, K], [K, K]
         U, singular, _ = torch.linalg.svd(R)
@@ -123,18 +128,20 @@ def class_structure(
     parameters: Selection = None,
     entries: tuple[int, int] | None = None,
 ) -> ClassStructure:
-    """The decomposition (6.4) of G of `model` on `data`, in one pass of (1 + 2 (C − 1)) / 3 gradients.
+    """The decomposition (6.4) of G of `model` on `data`, in one pass of (1 + 2 C) / 3 gradients.
 
     Args as in `cross_class_sums`; the rows take its memory, C² x P numbers.
     """
     _, weights, sums = cross_class_sums(model, data, parameters=parameters, entries=entries)
     class_weights = _center(weights, sums)
-    own = weights.diagonal()  # w_{c,c} g_{c,c} = −w_c g_c: no columns of its own
-    same = LowRank(sums.diagonal(), torch.where(own > 0, class_weights / own, 0))
-    return ClassStructure(weights, sums, same)
+    own = weights.diagonal()  # w_{c,c} g_{c,c} = −w_c g_c, so G_{c=c'} needs no columns of its own
+    same = torch.where(own >= torch.finfo(own.dtype).tiny, class_weights / own, 0)
+    return ClassStructure(weights, sums, LowRank(sums.diagonal(), same))
 
 
-def companion_structure(model: nn.Module, data: Batches, *, parameters: Selection = None) -> ClassStructure:
+def companion_structure(
+    model: nn.Module, data: Batches, *, parameters: Selection = None, entries: tuple[int, int] | None = None
+) -> ClassStructure:
     """The older, unweighted decomposition G = G0 + G1 + G2 + G3 (Papyan 2019, arXiv 1901.08244).
 
     Its vectors are δ_{i,c,c'} = √p_{i,c,c'} g_{i,c,c'} (there with a minus, which no part sees) and its means plain:
@@ -142,9 +149,11 @@ def companion_structure(model: nn.Module, data: Batches, *, parameters: Selectio
     G2 = (C−1) Σ_c n_c/N Σ_c `cross_part` and G3 `within_part`, with δ_c and Σ_c the mean and the covariance of
     δ_{c,c'} over c' ≠ c. So `weights[c, c']` = n_c/N for every c'.
     """
-    counts, mass, sums = cross_class_sums(model, data, parameters=parameters, power=0.5)
+    counts, mass, sums = cross_class_sums(model, data, parameters=parameters, entries=entries, power=0.5)
     weights = (counts.to(mass.dtype) / counts.sum())[:, None].expand_as(mass).contiguous()
     own = sums.diagonal() * inverse_root(weights[:, 0])  # [P, C]
+    for row, c in zip(sums, range(len(sums))):
+        row[c] -= row.sum(dim=0)  # minus the sum over c' ≠ c, which for the paper's weights is there already
     _center(weights, sums)
     return ClassStructure(weights, sums, LowRank(own, own.new_ones(own.shape[1])))
 
@@ -155,21 +164,23 @@ def sliced_gram(
     *,
     memory_budget: int,
     parameters: Selection = None,
+    structure: Callable[..., ClassStructure] = class_structure,
 ) -> ClassGram:
-    """`class_structure(...).gram()` for C² rows that do not fit in memory, exact: accumulated by slices of parameters.
+    """`structure(...).gram()` for C² rows that do not fit in memory, exact: accumulated by slices of parameters.
 
     Each slice costs one pass over the data, down to the layers it touches. On top of the budget come one batch, the
     gradient of the touched parameters and the result, C⁴ numbers.
 
     Args:
         memory_budget: Bytes for the C² x (slice of P) rows.
+        structure: `class_structure`, or `companion_structure` for the unweighted decomposition.
 
     Raises:
         ValueError: the budget does not hold C² rows of a single entry.
     """
     total: ClassGram | None = None
     for entries in slices(model, data, memory_budget=memory_budget, parameters=parameters):
-        part = class_structure(model, data, parameters=parameters, entries=entries).gram()
+        part = structure(model, data, parameters=parameters, entries=entries).gram()
         if total is None:
             total = part
         else:
@@ -197,8 +208,9 @@ def slices(
 
 
 def inverse_root(w: Tensor) -> Tensor:
-    """w^(-1/2), and zero where w is zero: a mean over nothing has no weight."""
-    return torch.where(w > 0, w, 1).rsqrt() * (w > 0)
+    """w^(-1/2), and zero where w is zero but for underflow: a mean over nothing has no weight."""
+    positive = w >= torch.finfo(w.dtype).tiny
+    return torch.where(positive, w, 1).rsqrt() * positive
 
 
 def _class_weights(weights: Tensor) -> Tensor:  # [C, C] -> [C]
@@ -207,12 +219,15 @@ def _class_weights(weights: Tensor) -> Tensor:  # [C, C] -> [C]
 
 
 def _center(weights: Tensor, sums: Tensor) -> Tensor:  # [C, C], [C, C, P] in place -> w_c [C]
-    """Turn the sums w_{c,c'} g_{c,c'} into the rows of `ClassStructure`, without a second copy of them."""
+    """Turn the sums w_{c,c'} g_{c,c'} into the rows of `ClassStructure`, without a second copy of them.
+
+    sums[c, c] must hold minus the sum over c' ≠ c. For the paper's weights it is that by itself (Σ_{c'} p g = 0), and
+    more accurately than added up: the terms of the sum cancel where p_c is small.
+    """
     class_weights = _class_weights(weights)
     scale, class_scale = inverse_root(weights), inverse_root(class_weights)
     for c in range(len(weights)):
-        sums[c, c] = 0
-        class_row = sums[c].sum(dim=0) * class_scale[c]  # √w_c g_c
+        class_row = -class_scale[c] * sums[c, c]  # √w_c g_c
         sums[c] *= scale[c][:, None]
         sums[c].addr_(weights[c].sqrt(), class_row * class_scale[c], alpha=-1)
         sums[c, c] = class_row

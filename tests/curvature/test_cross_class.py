@@ -212,3 +212,17 @@ def test_single_precision_is_as_good_as_its_format():
     for name, part in zip(PARTS, (single.class_part, single.cross_part, single.same_part)):
         error = torch.linalg.matrix_norm(part.dense().double() - parts[name]) / torch.linalg.matrix_norm(parts[name])
         assert error < 1e-5
+
+
+@pytest.mark.parametrize("gain", [1e-3, 30.0, 1e3])
+def test_parts_survive_flat_and_saturated_probabilities(gain):
+    """Single precision where probabilities are nearly equal, nearly one or zero, or underflow."""
+    model, data = problem((6, 6, 6, 6))
+    with torch.no_grad():
+        model[-1].weight *= gain
+    exact = class_structure(model, data).gram()
+    single = class_structure(model.float(), [(x.float(), y) for x, y in data]).gram()
+    scale = max(float(exact.eigenvalues(part)[0]) for part in PARTS)
+    for part in PARTS:
+        error = (single.eigenvalues(part) - exact.eigenvalues(part)).abs().max()
+        assert error <= 1e-4 * scale

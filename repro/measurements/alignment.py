@@ -1,0 +1,84 @@
+"""Attribution in numbers: top eigenvectors of Hess and G against class and cross-class means (the paper has none)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.curvature.cross_class import SPANNED_PARTS, ClassStructure, class_structure, companion_structure
+from repro.curvature.gauss_newton import GaussNewton
+from repro.curvature.hessian import Hessian
+from repro.linalg.eigenpairs import Eigenpairs, top_eigenpairs
+from repro.linalg.operator import LinearOperator
+
+if TYPE_CHECKING:
+    from repro.trained import TrainedRun
+
+
+def measure(
+    run: TrainedRun, *, eigenvectors: int | None, tolerance: float, max_products: int, memory_budget: float, seed: int
+) -> dict[str, np.ndarray]:
+    """Shares, overlaps and principal angles of the largest eigenpairs of Hess and of G on the training set.
+
+    Args:
+        eigenvectors: K, how many of each matrix, the algebraically largest; None for 2 C.
+        tolerance, max_products, memory_budget, seed: see `repro.linalg.eigenpairs.top_eigenpairs`.
+
+    Returns, for <m> = hessian and gauss_newton:
+        <m>_eigenvalues, <m>_residuals (absolute), <m>_converged [K].
+        <m>_share_<part> [K]: u^T part u / λ for part = class, cross, same, within, residual (E = Hess − G). They add
+            up to one (residual is zero for G).
+        <m>_overlap_<part> [K]: squared length of the projection of u onto the span of G_class or G_cross, in [0, 1].
+        <m>_class_cosines [C]: cosines of the principal angles between the top C eigenvectors and span{g_c}.
+        hessian_gauss_newton_cosines [C]: the same between the top C eigenvectors of Hess and those of G.
+        class_part [C], cross_part [C (C − 2)], companion_class_part [C]: eigenvalues of G_class, G_cross and G1.
+        dim: P; a random vector overlaps with C directions by C / P.
+    """
+    data, C = run.batches(), run.train.classes
+    G, structure = GaussNewton(run.model, data), class_structure(run.model, data)
+    bases = {part: structure.basis(part) for part in ("class", "cross")}  # type: ignore[arg-type]
+    arrays: dict[str, np.ndarray] = {"dim": np.array(G.dim)}
+    top: dict[str, Tensor] = {}
+    for name, A in (("hessian", Hessian(run.model, data)), ("gauss_newton", G)):
+        pairs = top_eigenpairs(
+            A,
+            2 * C if eigenvectors is None else eigenvectors,
+            tolerance=tolerance,
+            max_products=max_products,
+            memory_budget=int(memory_budget),
+            seed=seed,
+            by="largest",
+        )
+        top[name] = pairs.vectors[:, :C]
+        found = {field: getattr(pairs, field) for field in ("eigenvalues", "residuals", "converged")}
+        found |= {f"share_{part}": share for part, share in shares(pairs, G, structure).items()}
+        found |= {f"overlap_{part}": (B.T @ pairs.vectors).square().sum(dim=0) for part, B in bases.items()}
+        found["class_cosines"] = principal_cosines(top[name], bases["class"])
+        arrays |= {f"{name}_{key}": value.cpu().numpy() for key, value in found.items()}
+    arrays["hessian_gauss_newton_cosines"] = principal_cosines(top["hessian"], top["gauss_newton"]).cpu().numpy()
+    gram, companion = structure.gram(), companion_structure(run.model, data).gram()
+    arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in ("class", "cross")}  # type: ignore[arg-type]
+    return arrays | {"companion_class_part": companion.eigenvalues("class").cpu().numpy()}
+
+
+def shares(pairs: Eigenpairs, G: LinearOperator, structure: ClassStructure) -> dict[str, Tensor]:  # [K] each
+    """u^T part u / λ of each eigenvector u: what each part of G, and E = λ − G, contributes to its eigenvalue."""
+    U = pairs.vectors
+    parts: dict[str, Tensor] = {part: quadratic(structure.part(part), U) for part in SPANNED_PARTS}
+    whole = quadratic(G, U)
+    parts["within"] = whole - torch.stack(list(parts.values())).sum(dim=0)
+    parts["residual"] = pairs.eigenvalues - whole
+    return {name: value / pairs.eigenvalues for name, value in parts.items()}
+
+
+def quadratic(A: LinearOperator, U: Tensor) -> Tensor:  # [P, K] -> [K]
+    """u^T A u of each column."""
+    return ((A @ U) * U).sum(dim=0)
+
+
+def principal_cosines(A: Tensor, B: Tensor) -> Tensor:  # [P, K], [P, L], orthonormal -> [min(K, L)]
+    """Cosines of the principal angles between two spans, the largest first (Golub & Van Loan 2013, Section 6.4.3)."""
+    return torch.linalg.svdvals(A.T @ B).clamp(max=1)
