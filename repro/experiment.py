@@ -187,6 +187,21 @@ def retrain_task(cfg: DictConfig) -> Task:
     return Task("retrain", str(runs.cell_of(config)), config)
 
 
+def own_weights(arguments: Sequence[str]) -> list[str]:
+    """Arguments of scripts/measure.py; with `weights=<file>` no experiment's settings hold, and results go to
+    outputs/weights/<file>. `model=<module>:<function>` is then the function that builds the network, called with
+    `channels`, `classes` and the settings given as `+model.<key>=...`.
+    """
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if not given.get("weights"):
+        return list(arguments)
+    added = ["~experiment", f"name=weights/{Path(given['weights']).stem}", "training.epochs=0"]
+    if ":" in given.get("model", ""):
+        arguments = [argument for argument in arguments if not argument.startswith("model=")]
+        added += ["~model", f"+model.name={given['model']}", "+hydra.runtime.choices.model=own"]
+    return [*added, *arguments]
+
+
 def measure_task(cfg: DictConfig, overrides: Sequence[str]) -> Task:
     """The measurement that a configuration of scripts/measure.py, composed with `overrides`, describes."""
     return _measure_task({**resolve(cfg), "measurement": _measurement_settings(cfg, overrides)})

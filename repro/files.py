@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,41 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     A reader never sees a half-written file and a killed writer leaves no file under `path`.
     The temporary name holds the process id, so that two writers do not share it.
+
+    Raises:
+        OSError: the file cannot be written (full disk, no permission, a file where a folder should be).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(unfinished)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:
+        _remove(unfinished)
+        reason = f"cannot write {path}: {error.strerror or error}"
+        advice = "make room, or choose a folder you may write to (outputs=...)"
+        raise OSError(error.errno or errno.EIO, f"{reason}; {advice}") from error
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        _remove(unfinished)
         raise
+
+
+def _remove(unfinished: Path) -> None:
+    with suppress(OSError):  # where nothing can be written, nothing was
+        unfinished.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically; NaN and infinity are refused by the reader's standard, so by us."""
     write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n"))
+
+
+def file_digest(path: Path) -> str:
+    """16 hexadecimal digits that identify the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def digest(content: Any) -> str:

@@ -6,7 +6,6 @@ files alone: a result under its final name with the digest that is asked for.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repro import runs, store
-from repro.files import digest, write_atomically, write_json
+from repro.files import digest, file_digest, write_atomically, write_json
 from repro.grid import learning_rate
 from repro.store import Cell
 
@@ -199,30 +198,41 @@ def _result_path(config: dict[str, Any]) -> Path:
 
 
 def _measurement_digest(config: dict[str, Any]) -> str:
-    of = _record(config)["digest"] if config["measurement"]["per_cell"] else None
+    of = _measured(config) if config["measurement"]["per_cell"] else None
     return digest({"measurement": config["measurement"], "of": of, "batch": config["curvature_batch"]})
+
+
+def _measured(config: dict[str, Any]) -> Any:
+    """What identifies the weights that are measured."""
+    if weights := config.get("weights"):
+        return [file_digest(Path(weights)), config["model"], config["training"]["weight_decay"]]
+    return _record(config)["digest"]
 
 
 def _measure_finished(config: dict[str, Any]) -> bool:
     path = _result_path(config)
-    if not path.exists() or (config["measurement"]["per_cell"] and not _retrain_finished(config)):
+    if not path.exists():
+        return False
+    if config["measurement"]["per_cell"] and not config.get("weights") and not _retrain_finished(config):
         return False
     return store.load_provenance(path).get("digest") == _measurement_digest(config)
 
 
 def _measure(config: dict[str, Any]) -> None:
+    from repro.measurements import find_measurement
     from repro.provenance import provenance
     from repro.trained import TrainedRun, device_of
 
     settings = dict(config["measurement"])
-    module = importlib.import_module(f"repro.measurements.{settings.pop('name')}")
+    measure = find_measurement(settings.pop("name"))
     of = [TrainedRun(config)] if settings.pop("per_cell") else []
     start = time.perf_counter()
-    arrays = module.measure(*of, **settings)
+    arrays = measure(*of, **settings)
     made = {"digest": _measurement_digest(config), "measurement": config["measurement"], "experiment": config["name"]}
     if of:
         made |= {"epochs": of[0].epochs, "training": config["training"], "model": config["model"]}
     store.save_result(_result_path(config), arrays, made | provenance(device_of(config), time.perf_counter() - start))
+    log.info("%s", _result_path(config))
 
 
 # Figures and report ---------------------------------------------------------------------------------------------------

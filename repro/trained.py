@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from repro import data, models
@@ -47,7 +47,7 @@ def device_of(config: Mapping[str, Any]) -> torch.device:
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write parameters and buffers as safetensors, atomically."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(path, lambda unfinished: save_file(state, unfinished))
+    write_atomically(path, lambda unfinished: unfinished.write_bytes(save(state)))
 
 
 def load_weights(path: Path, model: nn.Module) -> nn.Module:
@@ -61,7 +61,10 @@ def load_weights(path: Path, model: nn.Module) -> nn.Module:
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no weights file {path}") from None
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}); delete it and retrain") from error
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}); delete it and retrain, or write it with"
+            " safetensors.torch.save_file(model.state_dict(), path)"
+        ) from error
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -81,28 +84,30 @@ class TrainedRun:
         train, test: its training subset and the whole test set.
         epochs: the epochs of the checkpoints kept, 0 (initial weights) and the last one among them.
         weight_decay: of its training.
-        digest: of the weights' origin (configuration and learning rate), for provenance.
+
+    With `weights` in the configuration, a safetensors file, it is that network instead, and `epochs` is empty.
     """
 
     def __init__(self, config: Mapping[str, Any]):
         self.cell: Cell = cell_of(config)
         self._config = config
         self._folder = selected_folder(Path(config["root"]), self.cell)
-        record = read_record(self._folder)
-        self.digest: str = record["digest"]
-        self.epochs: list[int] = record["epochs"]
+        weights = config.get("weights")
+        self.epochs: list[int] = [] if weights else read_record(self._folder)["epochs"]
         self.weight_decay: float = config["training"]["weight_decay"]
         self.batch_size: int = config["curvature_batch"]
         self.train = load_split(config, train=True)
         self.test = load_split(config, train=False)
-        self.model = self.at_epoch(self.epochs[-1])
+        self.model = self._load(Path(weights)) if weights else self.at_epoch(self.epochs[-1])
 
     def at_epoch(self, epoch: int) -> nn.Module:
         """The network after `epoch` epochs, one of `epochs`, in eval mode."""
         if epoch not in self.epochs:
             raise ValueError(f"{self.cell} has no checkpoint of epoch {epoch}; there are {self.epochs}")
-        model = build(self._config)
-        return load_weights(self._folder / f"epoch{epoch:04d}.safetensors", model).to(self.train.images.device)
+        return self._load(self._folder / f"epoch{epoch:04d}.safetensors")
+
+    def _load(self, path: Path) -> nn.Module:
+        return load_weights(path, build(self._config)).to(self.train.images.device)
 
     def batches(self, split: str = "train") -> list[tuple[Tensor, Tensor]]:
         """The batches that curvature is averaged over, in a fixed order."""

@@ -1,15 +1,19 @@
-"""Compute one measurement of one retrained network; what is finished is skipped.
+"""Compute one measurement of one retrained network, or of your own weights; what is finished is skipped.
 
 python scripts/measure.py measurement=hessian_spectrum model=vgg11 n_per_class=136
 python scripts/measure.py -m measurement=layer_features model=mlp n_per_class=10,37,136
+python scripts/measure.py measurement=hessian_spectrum weights=mine.safetensors model=my_module:build data=mnist
 """
+
+import os
+import sys
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from repro import tasks
-from repro.experiment import measure_task
+from repro.experiment import measure_task, own_weights
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="measure")
@@ -18,4 +22,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.append(os.getcwd())  # where my_module is looked for
+    sys.argv[1:] = own_weights(sys.argv[1:])
     main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -118,3 +120,83 @@ def check_class_weights(weights: Tensor | None, classes: int, like: Tensor) -> N
         )
     if not torch.isfinite(weights).all() or (weights < 0).any():
         raise ValueError("class_weights must be finite and not negative")
+
+
+def check_loss(loss: float) -> None:
+    """Refuse a loss that overflows although the logits are finite.
+
+    Raises:
+        ValueError: not finite.
+    """
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"the mean cross-entropy is {loss} although the logits are finite: they are too large; check weights and"
+            " inputs, or use float64"
+        )
+
+
+def check_classes(y: Tensor, classes: int) -> None:
+    """Refuse data from which class structure cannot be told, for a model with `classes` logits.
+
+    Raises:
+        ValueError: one logit only, fewer examples than classes, or a class without an example.
+    """
+    if classes < 2:
+        raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
+    if len(y) < classes:
+        raise ValueError(f"{len(y)} examples for {classes} classes: at least one example of each class is needed")
+    counts = torch.bincount(y.long(), minlength=classes)
+    if empty := (counts == 0).nonzero().flatten().tolist():
+        shown = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        raise ValueError(
+            f"no training example of class {shown} ({len(empty)} of {classes} classes): class means need an example of"
+            " every class; add some, or remove those logits from the model"
+        )
+
+
+def check_fixed_function(model: nn.Module, x: Tensor) -> None:
+    """Refuse a model whose logits change from pass to pass or with the other examples of the batch, whatever the cause.
+
+    Two passes on the inputs `x` and one on the first of them alone.
+
+    Raises:
+        ValueError: the logits differ by more than half the working precision.
+    """
+    with torch.no_grad():
+        first, again, alone = model(x), model(x), model(x[:1])
+    allowed = torch.finfo(first.dtype).eps ** 0.5 * float(first.abs().max().clamp(min=1))
+    if not torch.allclose(first, again, rtol=0, atol=allowed):
+        raise ValueError(
+            "the model's logits change between two passes over the same inputs, so there is no one curvature matrix:"
+            " look for dropout or random numbers outside of nn.Module layers"
+        )
+    if not torch.allclose(first[:1], alone, rtol=0, atol=allowed):
+        raise ValueError(
+            "the logits of an example depend on the other examples of its batch, so the loss is no mean over examples:"
+            " look for statistics of the batch outside of nn.Module layers"
+        )
+
+
+def check_gradients(model: nn.Module, x: Tensor) -> None:
+    """Refuse parameters that are frozen, or that the logits on the inputs `x` do not depend on.
+
+    Raises:
+        ValueError: naming the first such parameter.
+    """
+    parameters = dict(model.named_parameters())
+    instead = "or choose parameters: repro.curvature.hessian.Hessian(model, data, parameters=...)"
+    if frozen := [name for name, p in parameters.items() if not p.requires_grad]:
+        raise ValueError(
+            f"parameter '{frozen[0]}' has requires_grad=False, but curvature is taken over all parameters: call"
+            f" model.requires_grad_(), {instead}"
+        )
+    with torch.enable_grad():
+        logits = model(x)
+    if not logits.requires_grad:
+        raise ValueError("the logits carry no gradient: the model's forward detaches them or runs under torch.no_grad")
+    found = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
+    if unused := [name for name, gradient in zip(parameters, found) if gradient is None]:
+        raise ValueError(
+            f"parameter '{unused[0]}' has no gradient, as the logits do not depend on it: remove it from the model,"
+            f" {instead}"
+        )

@@ -189,6 +189,7 @@ class RiskOperator(LinearOperator):
                 "class_weights are zero for every class that occurs: the mean over examples is not defined"
             )
         self._total_weight = weight
+        checks.check_loss(total)
         return total / weight + self.weight_decay / 2 * sum(float(leaf.square().sum()) for leaf in self._leaves)
 
     def _record(self, i: int) -> Recorded:

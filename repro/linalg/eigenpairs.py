@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repro.linalg.lanczos import basis_device, negligible, orthogonalise
 from repro.linalg.operator import LinearOperator
-from repro.linalg.probe import random_unit_vector
+from repro.linalg.probe import check_pair, random_unit_vector
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def top_eigenpairs(
     until they find nothing new; then all copies are found.
 
     Raises:
-        ValueError: k is not in 1..P, `max_products` < k, or the budget holds fewer than k + 2 vectors.
+        ValueError: k is not in 1..P, `max_products` < k, the budget holds fewer than k + 2 vectors, or A is not symmetric.
     """
     rows = _rows(A, k, max_products, memory_budget)
     search = _Search(A, rows, by, torch.Generator().manual_seed(seed), memory_budget)
@@ -89,6 +89,8 @@ def top_eigenpairs(
         search.advance(k)
     vectors = torch.empty(len(values), A.dim, dtype=A.dtype, device=A.device)
     combine(search.Q[: search.size], Y, vectors)
+    if not good.all():
+        log.warning("%d of %d eigenpairs not converged after %d products", int((~good).sum()), k, search.products)
     values, residuals = values.to(A.device, A.dtype), residuals.to(A.device, A.dtype)
     return Eigenpairs(values, vectors.T, residuals, good.to(A.device), search.products)
 
@@ -124,7 +126,11 @@ class _Search:
         """One product; the coefficients of Gram-Schmidt are the new column of T."""
         n = self.size
         self.Q[n] = self.next
-        w, coefficients = orthogonalise(self.A @ self.next, self.Q[: n + 1])
+        w = self.A @ self.next
+        if self.products == 1:  # beta is <A q_0, q_1>
+            back = float(w @ self.Q[0].to(w.device))
+            check_pair(self.A, back, self.beta, float(w.norm()) + self.scale + self.beta)
+        w, coefficients = orthogonalise(w, self.Q[: n + 1])
         self.T[: n + 1, n] = self.T[n, : n + 1] = coefficients.to("cpu", torch.float64)
         self.size, self.products, self.beta = n + 1, self.products + 1, float(w.norm())
         self.scale = max(self.scale, float(coefficients.norm()))

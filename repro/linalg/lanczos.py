@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from repro.linalg.operator import LinearOperator
-from repro.linalg.probe import random_unit_vector
+from repro.linalg.probe import check_pair, random_unit_vector
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,9 @@ def lanczos(
     With orthonormal rows `orthogonal_to` = U the matrix is (I - U^T U) A (I - U^T U) on the complement of U; then
     `scale`, the norm of A, says what counts as rounding there. The basis lies on `basis_device`, by default the device
     of A. Returns fewer rows if the Krylov space is exhausted: at the rank of A plus one at the latest, always at P.
+
+    Raises:
+        ValueError: A is not symmetric, or a product is not finite; see `repro.linalg.probe.check_pair`.
     """
     known = 0 if orthogonal_to is None else len(orthogonal_to)
     steps = min(steps, A.dim - known)
@@ -80,6 +83,10 @@ def lanczos(
         basis[known + m] = q
         w = A @ q
         alpha[m] = q @ w
+        if m == 1:  # beta[0] is <A q_0, q_1>
+            check_pair(
+                A, float(w @ basis[known].to(w.device)), float(beta[0]), float(w.norm() + alpha[0].abs() + beta[0])
+            )
         w, _ = orthogonalise(w, basis[: known + m + 1])
         beta[m], scale = w.norm(), max(scale, float(alpha[m].abs()))
         if beta[m] <= negligible(A.dtype, scale):
@@ -124,7 +131,10 @@ def fast_lanczos(
     alpha: list[float] = []
     beta = [0.0]
     for _ in range(steps):
-        w = A @ v - beta[-1] * previous
+        w = A @ v
+        if len(alpha) == 1:
+            check_pair(A, float(w @ previous), beta[-1], float(w.norm()) + abs(alpha[0]) + beta[-1])
+        w = w - beta[-1] * previous
         if orthogonal_to is not None:
             w, _ = orthogonalise(w, orthogonal_to)
         alpha.append(float(w @ v))
@@ -145,7 +155,13 @@ def basis_device(A: LinearOperator, rows: int, memory_budget: int) -> torch.devi
     place: torch.device | None = A.device
     if size > memory_budget:
         place = None
-    elif A.device.type == "cuda" and size > 0.8 * torch.cuda.mem_get_info(A.device)[0]:
+    elif A.device.type == "cuda" and size > 0.8 * _free(A.device):
         place = torch.device("cpu")
     log.info("Lanczos basis of %d x %d (%.2f GB): %s", rows, A.dim, size / 1e9, place or "above the memory budget")
     return place
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of GPU memory not in use, counting what the allocator holds ready."""
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached

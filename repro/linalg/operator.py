@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    import scipy.sparse.linalg
 
 
 class LinearOperator:
@@ -37,6 +43,17 @@ class LinearOperator:
 
     def dense(self) -> Tensor:  # [P, P]; for tests and small problems only
         return self @ torch.eye(self.dim, dtype=self.dtype, device=self.device)
+
+    def scipy(self) -> scipy.sparse.linalg.LinearOperator:
+        """The same matrix for SciPy (eigsh, lobpcg, ...): NumPy vectors of its precision in and out."""
+        from scipy.sparse.linalg import LinearOperator as SciPyOperator
+
+        def product(V: np.ndarray) -> np.ndarray:  # [P] or [P, 1] or [P, K] -> same shape
+            columns = torch.as_tensor(V, dtype=self.dtype, device=self.device)
+            return (self @ columns).cpu().numpy()
+
+        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        return SciPyOperator((self.dim, self.dim), product, product, product, dtype, product)
 
 
 class Dense(LinearOperator):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -35,13 +37,21 @@ def check_symmetric(A: LinearOperator, seed: int = 0) -> None:
     U = random_vectors(A, 2, torch.Generator().manual_seed(seed))
     u, v = U[:, 0], U[:, 1]
     Av, Au = A @ v, A @ u
-    if not (Av.isfinite().all() and Au.isfinite().all()):
+    # <u, A v> is of the size of the Frobenius norm of A, and so are |A v| and |A u|.
+    check_pair(A, float(u @ Av), float(v @ Au), float(Av.norm() + Au.norm()))
+
+
+def check_pair(A: LinearOperator, left: float, right: float, size: float) -> None:
+    """The same check on <u, A v> and <v, A u> that are known already, `size` being |A u| + |A v|: no further product.
+
+    Raises:
+        ValueError: as `check_symmetric`.
+    """
+    if not (math.isfinite(left) and math.isfinite(right)):
         raise ValueError(
             f"{type(A).__name__}: a product with a random vector is not finite; look for a non-finite loss"
         )
-    left, right = float(u @ Av), float(v @ Au)
-    # <u, A v> is of the size of the Frobenius norm of A, and so are |A v| and |A u|.
-    if abs(left - right) > torch.finfo(A.dtype).eps ** 0.5 * float(Av.norm() + Au.norm()):
+    if abs(left - right) > torch.finfo(A.dtype).eps ** 0.5 * size:
         raise ValueError(
             f"{type(A).__name__} is not one fixed symmetric matrix: <u, A v> = {left:.6g} but <v, A u> = {right:.6g}; "
             "every product must use the same data, parameters and masks"
