@@ -66,6 +66,11 @@ def _missing(config: dict[str, Any]) -> list[int]:
     return [i for i in config["lr_indices"] if not runs.run_finished(_run_path(config, i), _identity(config, i))]
 
 
+def _state_path(config: dict[str, Any], indices: list[int]) -> Path:
+    identities = [_identity(config, i) for i in indices]
+    return Path(config["root"]) / "unfinished" / f"{digest(identities)}.safetensors"
+
+
 def _outcome(history: History) -> dict[str, Any]:
     """The metrics after the last epoch, and the history, of one training."""
     curves = {name: getattr(history, name) for name in ("train_loss", "train_error", "test_loss", "test_error")}
@@ -78,7 +83,8 @@ def _sweep(config: dict[str, Any]) -> None:
     from repro.trained import build, device_of, load_split
     from repro.training import Recipe, train_block
 
-    indices = _missing(config)
+    whole = config["lr_indices"]  # a killed block goes on as the block it was, runs it has stored included
+    indices = whole if _state_path(config, whole).exists() else _missing(config)
     identities = [_identity(config, i) for i in indices]
 
     def store_run(position: int, history: History) -> None:
@@ -94,7 +100,7 @@ def _sweep(config: dict[str, Any]) -> None:
         Recipe(**config["training"]),
         engine=config["engine"],
         on_finished=store_run,
-        checkpoint=Path(config["root"]) / "unfinished" / f"{digest(identities)}.safetensors",
+        checkpoint=_state_path(config, indices),
         checkpoint_seconds=config["checkpoint_seconds"],
     )
 

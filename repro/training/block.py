@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from repro.files import digest
 from repro.training.checkpoint import BlockState, load_state, save_state
-from repro.training.engines import ENGINES, choose_engine, groups, stack_size
+from repro.training.engines import ENGINES, choose_engine, groups
 from repro.training.precision import repeatable
 from repro.training.recipe import History, Measured, Recipe
 from repro.training.sequential import SingleRun
@@ -137,9 +137,8 @@ class _Block:
         waiting = [index for index in range(len(self.rates)) if index not in self.histories]
         if waiting:
             batch = next(self._train_batches(0))
-            size = stack_size(initial, batch, memory)
-            engine = choose_engine(engine, initial, batch, self.recipe, min(size, len(waiting)))
-            for indices in groups(waiting, size if engine == "stacked" else 1):
+            engine, at_once = choose_engine(engine, initial, batch, self.recipe, len(waiting), memory)
+            for indices in groups(waiting, at_once):
                 self.train(ENGINES[engine](initial, self.recipe, indices))
         if self.state_path:
             self.state_path.unlink(missing_ok=True)

@@ -24,26 +24,28 @@ TRIAL_STACK = 8  # networks in the trial of a stack: enough to see whether shari
 TRIAL_STEPS = 3
 
 
-def choose_engine(engine: str, initial: nn.Module, batch: tuple[Tensor, Tensor], recipe: Recipe, stack: int) -> str:
-    """`engine` itself, or for "auto" the one that needs the least time a step and network for stacks of `stack`.
+def choose_engine(
+    engine: str, initial: nn.Module, batch: tuple[Tensor, Tensor], recipe: Recipe, runs: int, memory: int | None
+) -> tuple[str, int]:
+    """How to train `runs` networks: which engine, and how many at once.
+
+    "auto" is the engine that needs the least time a step and network on `batch`.
 
     Raises:
         ValueError: the engine is unknown.
     """
     if engine != "auto" and engine not in ENGINES:
         raise ValueError(f"training engine {engine!r} is unknown; choose one of auto, {', '.join(ENGINES)}")
-    if engine != "auto":
-        return engine
-    if stack == 1:
-        return "sequential"
-    trial = list(range(min(stack, TRIAL_STACK)))
-    seconds = {
-        "sequential": step_seconds(SingleRun(initial, recipe, [0]), batch),
-        "stacked": step_seconds(StackedRuns(initial, recipe, trial), batch) / len(trial),
-    }
-    best = min(seconds, key=lambda name: seconds[name])
-    log.info("engine %s; milliseconds a step: %s", best, {name: round(1e3 * s, 3) for name, s in seconds.items()})
-    return best
+    if engine == "sequential" or (engine == "auto" and runs == 1):
+        return "sequential", 1
+    size = min(runs, stack_size(initial, batch, memory))
+    if engine == "auto":
+        trial = list(range(min(size, TRIAL_STACK)))
+        alone = step_seconds(SingleRun(initial, recipe, [0]), batch)
+        stacked = step_seconds(StackedRuns(initial, recipe, trial), batch) / len(trial)
+        engine = "stacked" if stacked < alone else "sequential"
+        log.info("engine %s: %.3g s a step and network alone, %.3g s in a stack", engine, alone, stacked)
+    return engine, size if engine == "stacked" else 1
 
 
 def step_seconds(runs: SingleRun | StackedRuns, batch: tuple[Tensor, Tensor], steps: int = TRIAL_STEPS) -> float:

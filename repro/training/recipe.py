@@ -104,11 +104,6 @@ class History:
         self.test_loss.append(test.loss)
         self.test_error.append(test.error)
 
-    def metrics(self) -> dict[str, float | bool | None]:
-        """What the last entry says: the outcome that selection and tables read."""
-        names = ("train_loss", "train_error", "test_loss", "test_error")
-        return {"diverged": self.diverged, **{name: getattr(self, name)[-1] for name in names}}
-
 
 def log_spaced_epochs(epochs: int, count: int) -> list[int]:
     """At most `count` log-spaced numbers of finished epochs, from 0 (initial weights) and 1 to `epochs`."""
