@@ -15,7 +15,7 @@ import argparse
 import sys
 
 from repro.experiment import Experiment
-from repro.launch import local
+from repro.launch.local import Workers
 from repro.tasks import Task, finished, run
 
 COMPUTED = ("sweep", "retrain", "measure")
@@ -45,18 +45,17 @@ def command(name: str, overrides: list[str]) -> None:
     if name in ("plan", "status"):
         (show_plan if name == "plan" else show_status)(stages)
         return
-    for stage, tasks in stages.items():
-        if name in ("all", stage) or figure is not None:
-            run_stage(stage, tasks, experiment)
+    with Workers(experiment.launch["workers"]) as workers:
+        for stage, tasks in stages.items():
+            if name in ("all", stage) or figure is not None:
+                run_stage(stage, tasks, workers)
     print(f"results: {experiment.root}")
 
 
-def run_stage(stage: str, tasks: list[Task], experiment: Experiment) -> None:
+def run_stage(stage: str, tasks: list[Task], workers: Workers) -> None:
     """Run what is not finished of one stage."""
     if stage in COMPUTED:
-        local.run_stage(
-            [task for task in tasks if task.config["force"] or not finished(task)], experiment.launch["workers"]
-        )
+        workers.run([task for task in tasks if task.config["force"] or not finished(task)])
     else:
         for task in tasks:
             run(task)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -28,44 +29,62 @@ class FailedTasksError(RuntimeError):
     """Some tasks of a stage raised; what the others finished is kept."""
 
 
-def run_stage(pending: Sequence[Task], workers: int | str) -> None:
-    """Run tasks that are not finished, longest first; go on when one fails.
+class Workers:
+    """Worker processes that live on from stage to stage; a context manager.
 
-    Raises:
-        FailedTasksError: a task raised or its worker was killed; the sentence names task, reason and log file.
+    Args:
+        count: how many; "auto" is one a core, or one a GPU where there are any.
     """
-    if not pending:
-        return
-    count = min(len(pending), _cores() if workers == "auto" else int(workers))
-    failures = _run_in_processes(sorted(pending, key=_size, reverse=True), count)
-    if failures:
-        shown = "\n".join(f"  {name}: {reason}" for name, reason in failures[:5])
-        raise FailedTasksError(
-            f"{len(failures)} of {len(pending)} tasks of stage {pending[0].stage} failed; "
-            f"the others are kept, run again to do the rest:\n{shown}"
-        )
 
+    def __init__(self, count: int | str):
+        self._count = (_gpus() or len(os.sched_getaffinity(0))) if count == "auto" else int(count)
+        self._pool: ProcessPoolExecutor | None = None
 
-def _run_in_processes(pending: Sequence[Task], count: int) -> list[tuple[str, str]]:
-    """Name and reason of each task that failed."""
-    failures = []
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers' torch when it is loaded
-    context = multiprocessing.get_context("spawn")
-    with (
-        _progress(pending[0].stage, pending) as ended,
-        ProcessPoolExecutor(count, mp_context=context, initializer=_die_with_parent) as pool,
-    ):
-        futures = {pool.submit(run_logged, task): task for task in pending}
-        for future in as_completed(futures):
-            task = futures[future]
-            try:
-                future.result()
-            except BrokenProcessPool:
-                failures.append((task.name, f"a worker process was killed (out of memory?); log: {log_path(task)}"))
-            except Exception as error:
-                failures.append((task.name, f"{type(error).__name__}: {error}; log: {log_path(task)}"))
-            ended(task)
-    return failures
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, pending: Sequence[Task]) -> None:
+        """Run tasks of one stage that are not finished, longest first; go on when one fails.
+
+        Raises:
+            FailedTasksError: a task raised or its worker was killed; the sentence names task, reason and log file.
+        """
+        if not pending:
+            return
+        failures = self._failures(sorted(pending, key=_size, reverse=True))
+        if failures:
+            shown = "\n".join(f"  {name}: {reason}" for name, reason in failures[:5])
+            raise FailedTasksError(
+                f"{len(failures)} of {len(pending)} tasks of stage {pending[0].stage} failed; "
+                f"the others are kept, run again to do the rest:\n{shown}"
+            )
+
+    def _failures(self, pending: Sequence[Task]) -> list[tuple[str, str]]:
+        """Name and reason of each task that failed."""
+        pool = self._pool = self._pool or self._start()
+        failures = []
+        with _progress(pending[0].stage, pending) as ended:
+            futures = {pool.submit(run_logged, task): task for task in pending}
+            for future in as_completed(futures):
+                task = futures[future]
+                try:
+                    future.result()
+                except BrokenProcessPool:
+                    failures.append((task.name, f"a worker process was killed (out of memory?); log: {log_path(task)}"))
+                except Exception as error:
+                    failures.append((task.name, f"{type(error).__name__}: {error}; log: {log_path(task)}"))
+                ended(task)
+        return failures
+
+    def _start(self) -> ProcessPoolExecutor:
+        os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers' torch when it is loaded
+        context = multiprocessing.get_context("spawn")  # a forked CUDA context would not work
+        started = context.Value("i", 0)
+        return ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin, initargs=(started, _gpus()))
 
 
 def log_path(task: Task) -> Path:
@@ -94,8 +113,12 @@ def run_logged(task: Task) -> None:
         handler.close()
 
 
-def _die_with_parent() -> None:
-    """End this worker when its driver is killed, instead of waiting for work for ever."""
+def _begin(started: Any, gpus: int) -> None:
+    """Set up a worker: a GPU of its own where there are several, and an end when its driver is killed."""
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if gpus:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(number % gpus))  # before torch is loaded
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -106,8 +129,9 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+def _gpus() -> int:
+    """GPUs of this machine, asked without loading torch."""
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
 # Seconds an image takes relative to the MLP's, roughly: only the order of tasks and the bar's pace depend on it.
