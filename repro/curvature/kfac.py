@@ -37,6 +37,10 @@ class KroneckerFactors(NamedTuple):
         """Delta and H over all examples, whatever their class: KFAC without its factor T."""
         return torch.tensordot(self.shares, self.Delta, 1), torch.tensordot(self.shares, self.H, 1)
 
+    def to(self, dtype: torch.dtype) -> KroneckerFactors:
+        """In another precision; on a CPU a product in float64 costs twice one in float32."""
+        return KroneckerFactors(self.H.to(dtype), self.Delta.to(dtype), self.shares.to(dtype), self.positions)
+
 
 def kronecker_factors(samples: Iterable[LayerSamples], *, sharing: Sharing) -> KroneckerFactors:
     """Stream the factors of one layer. Memory: C (D² + O²) numbers and one batch."""
@@ -98,6 +102,17 @@ def ekfac_eigenvalues(samples: Iterable[LayerSamples], factors: KroneckerFactors
             else:
                 total += torch.einsum("b,bod->od", p[:, k], (errors.transpose(1, 2) @ h) ** 2)
     return (total / examples).flatten().sort(descending=True).values
+
+
+class Diagonal(LinearOperator):
+    """A matrix of known eigenvalues in its own eigenbasis, to be seen through the same Lanczos runs as others."""
+
+    def __init__(self, eigenvalues: Tensor):  # [P]
+        super().__init__(eigenvalues)
+        self.eigenvalues = eigenvalues
+
+    def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
+        return self.eigenvalues[:, None] * V
 
 
 def class_mean_cosines(samples: Iterable[LayerSamples]) -> Tensor:  # -> [C]

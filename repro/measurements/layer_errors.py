@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repro.curvature.layers import layer_names
 from repro.curvature.moments import ErrorMoments, Sharing, error_moments, projected, rest, row_space
-from repro.measurements.layer_features import descending, mean_cosine
+from repro.measurements.layer_features import descending, mean_cosines
 
 if TYPE_CHECKING:
     from repro.trained import TrainedRun
@@ -32,7 +32,7 @@ def measure(run: TrainedRun, *, sharing: Sharing) -> dict[str, np.ndarray]:
         class_ratio [L]: largest eigenvalue of Delta_class to its (C−1)-th; at the logits the C-th is zero.
         shares [L, 4]: the trace of the class, cross, within and c = c' part over that of Delta.
         class_overlap [L]: mean squared cosine of the top C − 1 eigenvectors of Delta with the span of the class means.
-        mean_cosine [L]: of different class means delta_c, on average.
+        cosines [L, C, C]: of the class means delta_c.
     """
     data = run.batches("train")
     moments = error_moments(run.model, data, layer_names(run.model, data[0][0]), sharing=sharing)
@@ -58,9 +58,9 @@ def describe(moments: ErrorMoments) -> tuple[dict[str, Tensor], dict[str, np.nda
     C = len(parts["class"])
     top, basis = vectors[:, -(C - 1) :], row_space(parts["class"])[: C - 1]
     shares = torch.stack([spectra[name].sum() for name in ("class", "cross", "within", "same")]) / values.sum()
-    curve = {
+    curve: dict[str, np.ndarray | float] = {
         "class_ratio": float(spectra["class"][0] / spectra["class"][C - 2].clamp(min=0)),
-        "mean_cosine": mean_cosine(moments.class_means()),
+        "cosines": mean_cosines(moments.class_means()).cpu().numpy(),
         "class_overlap": float((basis @ top).square().sum() / top.shape[1]),
         "shares": shares.cpu().numpy(),
     }

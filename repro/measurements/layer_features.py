@@ -21,7 +21,7 @@ def measure(run: TrainedRun, *, sharing: Sharing) -> dict[str, np.ndarray]:
     Args:
         sharing: what a sample of a convolution's input is, see `repro.curvature.moments`; no effect on an MLP.
 
-    Returns arrays over the layers, and for each l = 0, 1, ... (h^0 = x, the last one the logits) descending eigenvalues:
+    Returns arrays over the layers, and for each l = 0, 1, ... (h^0 = x, the last the logits) descending eigenvalues:
         layers [L]: the layer that the features enter, and "logits".
         layer<l>_eigenvalues [D]: of H.            layer<l>_class [C]: of H_class.
         layer<l>_without_class, layer<l>_without_global [D]: of H − H_class = H_within and of H − h_G h_G^T.
@@ -30,12 +30,14 @@ def measure(run: TrainedRun, *, sharing: Sharing) -> dict[str, np.ndarray]:
         global_share [L]: squared cosine of the top eigenvector of H with the global mean.
         class_share [L]: tr H_class / tr H.
         class_overlap [L]: mean squared cosine of the top C eigenvectors of H with the span of the class means.
-        mean_cosine [L]: of different class means, the global mean taken off, on average; −1/(C−1) for a simplex.
+        cosines [L, C, C]: of the class means, the global mean taken off; −1/(C−1) off the diagonal for a simplex.
     """
     data = run.batches("train")
     layers = layer_names(run.model, data[0][0])
     moments = feature_moments(run.model, data, layers, sharing=sharing)
     arrays: dict[str, np.ndarray] = {"layers": np.array(list(moments))}
+    cosines = [mean_cosines(m.means - m.global_mean).cpu().numpy() for m in moments.values()]
+    arrays["cosines"] = np.stack(cosines)
     curves = []
     for index, of_layer in enumerate(moments.values()):
         spectra, curve = describe(of_layer)
@@ -61,17 +63,15 @@ def describe(moments: FeatureMoments) -> tuple[dict[str, Tensor], dict[str, floa
         "class_ratio": float(by_class[1] / by_class[-1].clamp(min=0)),
         "global_share": float((vectors[:, -1] @ mean) ** 2 / mean.square().sum()),
         "class_share": float(by_class.sum() / values.sum()),
-        "mean_cosine": mean_cosine(moments.means - mean),
         "class_overlap": float((row_space(rows) @ top).square().sum() / top.shape[1]),
     }
     return spectra, curve
 
 
-def mean_cosine(rows: Tensor) -> float:  # [C, D]
-    """Average cosine of two different rows."""
+def mean_cosines(rows: Tensor) -> Tensor:  # [C, D] -> [C, C]
+    """Cosines of the angles between the rows."""
     unit = torch.nn.functional.normalize(rows, dim=1)
-    C = len(rows)
-    return float(((unit @ unit.T).sum() - unit.square().sum()) / (C * (C - 1)))
+    return unit @ unit.T
 
 
 def descending(A: Tensor) -> Tensor:  # [D, D] -> [D]
