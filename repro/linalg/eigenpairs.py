@@ -67,7 +67,8 @@ def top_eigenpairs(
     until they find nothing new; then all copies are found.
 
     Raises:
-        ValueError: k is not in 1..P, `max_products` < k, the budget holds fewer than k + 2 vectors, or A is not symmetric.
+        ValueError: k is not in 1..P, `max_products` < k, the budget holds fewer than k + 2 vectors, or A is not
+            symmetric.
     """
     rows = _rows(A, k, max_products, memory_budget)
     search = _Search(A, rows, by, torch.Generator().manual_seed(seed), memory_budget)

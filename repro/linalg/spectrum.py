@@ -92,6 +92,8 @@ def ritz_pairs(A: LinearOperator, run: Tridiagonal, k: int, tolerance: float) ->
     converged = is_converged(values[chosen], residuals, tolerance, A.dtype, float(values.abs().max()))
     vectors = torch.empty(len(chosen), A.dim, dtype=A.dtype, device=A.device)
     combine(run.Q, Y[:, chosen], vectors)
+    if not converged.all():
+        log.warning("%d of %d eigenpairs not converged after %d steps", int((~converged).sum()), k, len(values))
     return Eigenpairs(
         values[chosen].to(A.device, A.dtype),
         vectors.T,
