@@ -58,7 +58,8 @@ class PaperFigure(NamedTuple):
     @property
     def title(self) -> str:
         first_line = (self._loaded().__doc__ or "").strip().splitlines()[0]
-        return re.sub(r"^(Extra figure|Figure|Fig\.?) \w+\s*[:.]\s*", "", first_line).rstrip(".")
+        title = re.sub(r"^(Extra figure|Figure|Fig\.?) \w+\s*[:.]\s*", "", first_line).rstrip(".")
+        return title[:1].upper() + title[1:]
 
     @property
     def measurements(self) -> tuple[str, ...]:

@@ -63,11 +63,8 @@ def _of_one_measurement(root: Path, measurement: str, cells: list[Cell]) -> list
         return [load_result(of_no_network, None)]
     missing = [str(cell) for cell in cells if not result_path(root, measurement, cell).exists()]
     if missing or not cells:
-        where = ", ".join(missing) or "no cell"
-        raise FileNotFoundError(
-            f"{measurement} is not measured on {where} below {root / 'results'}; "
-            "`make reproduce` measures what is missing"
-        )
+        where = f"{measurement} is not measured yet" + (f" on {', '.join(missing)}" if missing else "")
+        raise FileNotFoundError(f"{where}; `make reproduce` measures what experiment {root.name} lacks")
     return [load_result(result_path(root, measurement, cell), cell) for cell in cells]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from repro.files import write_atomically
-from repro.report.claims import claims_table
+from repro.report.claims import claims_table, summary
 from repro.report.content import cost_table, figure_entries, origin_table, overview, selected_table
 from repro.report.reference import reference_table
 from repro.report.stored import load_stored
@@ -25,10 +25,12 @@ def build(root: Path, figures: Mapping[str, Sequence[Cell]]) -> Path:
     pages = Environment(
         loader=PackageLoader("repro.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    claims = claims_table(stored)
     html = pages.get_template("index.html").render(
         experiment=root.name,
         overview=overview(stored),
-        claims=claims_table(stored),
+        claims=claims,
+        claims_summary=summary(claims),
         references=reference_table(stored),
         figures=figure_entries(root, figures),
         selected=selected_table(stored),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from repro.figures.style import cell_title
 from repro.report import claim_numbers as numbers
 from repro.report.claim_numbers import Arrays
 from repro.report.content import Table, table
@@ -129,12 +131,24 @@ LOGISTIC = [
 ]  # fmt: skip
 CLAIMS = SPECTRUM + STRUCTURE + LAYERS + LOGISTIC
 
-COLUMNS = ["section", "claim", "verdict", "number", "asked for", "found", "not on"]
+COLUMNS = ["claim", "verdict", "found", "asked for", "number", "section", "does not hold on"]
 
 
 def claims_table(stored: Stored) -> Table:
     """A row a claim. Claims whose measurement has not been made are listed as not measured."""
     return table(pd.DataFrame([_row(claim, stored) for claim in CLAIMS], columns=COLUMNS))
+
+
+def summary(claims: Table) -> str:
+    """How many claims got which verdict, in a sentence."""
+    verdicts = Counter(row[1] for row in claims.rows)
+    plural = {
+        "holds": "hold",
+        "holds on some": "hold on some cells",
+        "does not hold": "do not",
+        "not measured": "are not measured",
+    }
+    return ", ".join(f"{verdicts[one]} {many}" for one, many in plural.items() if verdicts[one])
 
 
 def _row(claim: Claim, stored: Stored) -> list[str]:
@@ -147,8 +161,8 @@ def _row(claim: Claim, stored: Stored) -> list[str]:
     else:
         verdict = "does not hold" if len(failing) == len(values) else "holds on some"
     asked = f"{'≥' if claim.relation == '>=' else '≤'} {claim.bound:g}"
-    where = ", ".join(failing) if verdict == "holds on some" else ""
-    return [claim.section, claim.statement, verdict, claim.number, asked, _spread(values), where]
+    where = "; ".join(failing) if verdict == "holds on some" else ""
+    return [claim.statement, verdict, _spread(values), asked, claim.number, claim.section, where]
 
 
 def values_of(claim: Claim, stored: Stored) -> dict[str, float]:
@@ -162,7 +176,7 @@ def values_of(claim: Claim, stored: Stored) -> dict[str, float]:
         except KeyError:  # the experiment measures less than the claim takes, e.g. no test spectrum
             continue
         if np.isfinite(value):
-            found[str(result.cell or "no network")] = value
+            found[cell_title(result.cell) if result.cell else "no network"] = value
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from repro.figures.results import Results
 from repro.figures.style import data_name, model_name
 from repro.report.stored import Stored
 from repro.store import Cell
+
+SCALE = 0.55  # CSS pixels of a figure's pixel: its text is then as large as the page's
 
 
 class Table(NamedTuple):
@@ -35,6 +38,8 @@ class FigureEntry(NamedTuple):
     caption: str
     image: str  # data URI of the PNG; empty if it could not be drawn
     csv: str
+    width: int  # of the image on the page, in CSS pixels
+    height: int
     missing: str  # why there is no image
 
 
@@ -152,8 +157,10 @@ def _entry(root: Path, number: str, cells: Sequence[Cell]) -> FigureEntry:
     label, path = f"Figure {figure.number}", figure_path(root, figure)
     try:
         caption = figure.caption(Results.load(root, figure.measurements, cells))
-        image = "data:image/png;base64," + base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
+        image = path.with_suffix(".png").read_bytes()
         csv = csv_uri(path.with_suffix(".csv").read_text())
     except (FileNotFoundError, ValueError) as reason:
-        return FigureEntry(label, figure.file_stem, figure.title, "", "", "", f"Not drawn: {reason}")
-    return FigureEntry(label, figure.file_stem, figure.title, caption, image, csv, "")
+        return FigureEntry(label, figure.file_stem, figure.title, "", "", "", 0, 0, f"Not drawn: {reason}")
+    uri = "data:image/png;base64," + base64.b64encode(image).decode()
+    width, height = (round(pixels * SCALE) for pixels in struct.unpack(">II", image[16:24]))  # of the PNG's header
+    return FigureEntry(label, figure.file_stem, figure.title, caption, uri, csv, width, height, "")

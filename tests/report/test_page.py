@@ -102,7 +102,7 @@ def test_a_click_saves_plain_csv(browser, page):
 
 def test_a_figure_without_results_says_so_and_the_rest_is_there(page):
     html = page.read_text()
-    assert "Not drawn: synthetic_spectra is not measured on no cell" in html
+    assert "Not drawn: synthetic_spectra is not measured yet;" in html
     assert html.count("<figcaption>") == len(FIGURES)
 
 

@@ -1,0 +1,24 @@
+"""The gallery links what it copies."""
+
+import re
+
+import pytest
+
+from repro.figures import draw
+from repro.report.gallery import write_gallery
+
+
+def test_every_link_has_its_picture(root, cells, tmp_path):
+    for number in ("3", "x1"):
+        draw(root, number, cells, "tiny")
+    page = tmp_path / "docs" / "gallery.md"
+    write_gallery(root, {"3": cells, "x1": cells}, page)
+    links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page.read_text())
+    assert links == ["gallery/fig03.png", "gallery/x01.png"]
+    for link in links:
+        assert (page.parent / link).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_that_is_not_drawn_is_an_error(root, cells, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_gallery(root, {"15": []}, tmp_path / "gallery.md")
