@@ -32,6 +32,16 @@ plan: .venv/installed       ## jobs, trainings, hours and disk of what is still 
 status: .venv/installed     ## what is done, running, failed and lost
 	@$(RUN) status $(WITH)
 
+wait: .venv/installed       ## on SLURM: until no job is left; Ctrl-C leaves the jobs alone
+	@$(RUN) wait $(WITH)
+logs: .venv/installed       ## on SLURM: the logs of what failed or was lost
+	@$(RUN) logs $(WITH)
+retry: .venv/installed      ## on SLURM: submit again what failed or was lost
+	@$(RUN) retry $(WITH)
+cancel: .venv/installed     ## on SLURM: cancel all jobs of the experiment
+	@$(RUN) cancel $(WITH)
+wait logs retry cancel: LAUNCH = slurm
+
 test: .venv/installed       ## all tests
 	@$(VENV)/python -m pytest
 lint: .venv/installed       ## ruff and mypy
@@ -45,4 +55,4 @@ lint: .venv/installed       ## ruff and mypy
 	@touch $@
 
 .NOTPARALLEL:   # the stages depend on one another through outputs/
-.PHONY: help reproduce sweep select retrain measure figures report plan status test lint
+.PHONY: help reproduce sweep select retrain measure figures report plan status wait logs retry cancel test lint

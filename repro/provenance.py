@@ -11,7 +11,7 @@ from typing import Any
 
 
 @functools.cache
-def _code() -> str:
+def code_version() -> str:
     """The commit this package runs from, with '+' if files differ from it; 'unknown' outside a checkout."""
     here = Path(__file__).resolve().parent
     snapshot = here.parent / "COMMIT"  # queued jobs run from a snapshot of the code, which is no checkout
@@ -37,7 +37,7 @@ def provenance(device: Any, seconds: float) -> dict[str, Any]:
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     return {
-        "code": _code(),
+        "code": code_version(),
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "torchvision", "numpy")},
         "device": name,

@@ -6,50 +6,100 @@
     python scripts/reproduce.py status
     python scripts/reproduce.py all experiment=paper launch=slurm
 
-Commands: all, sweep, select, retrain, measure, figures, report, fig<number>, plan, status; then Hydra overrides.
+Commands: all, sweep, select, retrain, measure, figures, report, fig<number>, plan, status; then Hydra overrides. With
+launch=slurm the first eight submit jobs and return (--dry-run only shows them), and there are further commands: wait
+(until no job is left), logs (of what failed), retry (what failed or was lost) and cancel.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from repro.experiment import Experiment
 from repro.launch.local import Workers
 from repro.tasks import Task, finished, run
 
+Stages = Mapping[str, Sequence[Task]]
 COMPUTED = ("sweep", "retrain", "measure")
-COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status")
+ON_SLURM = ("wait", "logs", "retry", "cancel")
+COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", *ON_SLURM)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", help=f"{', '.join(COMMANDS)}, or fig<number>")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. experiment=paper data=mnist")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show every sbatch and what it waits for; submit nothing"
+    )
     args = parser.parse_args()
     try:
-        command(args.command, args.overrides)
+        command(args.command, args.overrides, dry_run=args.dry_run)
     except KeyboardInterrupt:
         sys.exit("interrupted; what is finished is kept, the same command goes on from here")
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
-def command(name: str, overrides: list[str]) -> None:
+def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
     """Do what `name` asks for with the experiment that `overrides` describe."""
     experiment = Experiment(overrides)
     figure = name.removeprefix("fig") if name.startswith("fig") and name != "figures" else None
     if figure is None and name not in COMMANDS:
         raise ValueError(f"unknown command {name!r}; there are {', '.join(COMMANDS)} and fig<number>")
     stages = experiment.stages(None if figure is None else [figure])
-    if name in ("plan", "status"):
-        (show_plan if name == "plan" else show_status)(stages)
+    if name == "plan":
+        show_plan(stages)
         return
-    with Workers(experiment.launch["workers"]) as workers:
-        for stage, tasks in stages.items():
-            if name in ("all", stage) or figure is not None:
+    wanted = {s: tasks for s, tasks in stages.items() if name in ("all", "retry", s) or figure is not None}
+    if experiment.launch["kind"] == "slurm":
+        on_slurm(name, stages, wanted, experiment, dry_run)
+    elif name in ON_SLURM or dry_run:
+        raise ValueError(f"{'--dry-run' if dry_run else name} is about jobs on a cluster; add launch=slurm")
+    elif name == "status":
+        show_status(stages)
+    else:
+        with Workers(experiment.launch["workers"]) as workers:
+            for stage, tasks in wanted.items():
                 run_stage(stage, tasks, workers)
-    print(f"results: {experiment.root}")
+        print(f"results: {experiment.root}")
+
+
+def on_slurm(name: str, stages: Stages, wanted: Stages, experiment: Experiment, dry_run: bool) -> None:
+    """The same on a cluster: submit, or look after what was submitted."""
+    from repro.launch import queue, slurm, status  # submitit is not needed on this machine alone
+
+    root, launch = experiment.root, experiment.launch
+    if name == "status":
+        print("\n".join(status.report(stages, root)))
+    elif name == "logs":
+        print("\n".join(status.unfinished_logs(stages, root)))
+    elif name == "cancel":
+        print(f"cancelled: {', '.join(queue.cancel(root)) or 'there was nothing to cancel'}")
+    elif name == "wait":
+        wait(stages, root)
+    elif dry_run:
+        print("\n".join(slurm.dry_run(wanted, root, launch)))
+    else:
+        print("\n".join(slurm.submit(wanted, root, launch)) or "nothing to do")
+        print("submitted; follow with `make status LAUNCH=slurm` or `make wait`, stop with `make cancel`")
+
+
+def wait(stages: Stages, root: Path) -> None:
+    """Until no job of the experiment is left; the exit code is 1 if something is not done."""
+    from repro.launch import status
+
+    try:
+        done = status.wait(stages, root, lambda line: print(line, flush=True), seconds=10)
+    except KeyboardInterrupt:
+        sys.exit(
+            "the jobs go on; `make wait` attaches again, `make status LAUNCH=slurm` looks, `make cancel` stops them"
+        )
+    if not done:
+        sys.exit("error: no jobs are left, but not all is done; see `make status LAUNCH=slurm`, then `make retry`")
 
 
 def run_stage(stage: str, tasks: list[Task], workers: Workers) -> None:

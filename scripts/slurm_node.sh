@@ -120,7 +120,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 GresTypes=gpu
-NodeName=$NODE NodeAddr=127.0.0.1 CPUs=$CPUS RealMemory=16000 Gres=gpu:1 State=UNKNOWN
+NodeName=$NODE NodeAddr=127.0.0.1 CPUs=$CPUS RealMemory=65536 Gres=gpu:1 State=UNKNOWN
 PartitionName=main Nodes=$NODE Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
 PartitionName=urgent Nodes=$NODE MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 AccountingStorageType=accounting_storage/slurmdbd
@@ -252,7 +252,7 @@ down() {
 status() {
     local daemon
     for daemon in "${DAEMONS[@]}"; do echo "$daemon: $(pid_of "$daemon" || echo 'does not run')"; done
-    node_is_up && accounting_works && sinfo
+    pid_of slurmctld >/dev/null && node_is_up && accounting_works && sinfo
 }
 
 case ${1-} in
