@@ -1,0 +1,53 @@
+"""What a figure is given, in the experiment's order, and what it is told when results are missing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from repro.figures.results import Results
+from repro.store import Cell, result_path, save_result
+
+CELLS = [Cell("mnist", "vgg11", n) for n in (136, 10)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    for cell in CELLS:
+        made = {"model": {"width": 0.125}, "epochs": [0, 5, 40]}
+        save_result(result_path(tmp_path, "weights", cell), {"n": np.array(cell.n_per_class)}, made)
+    save_result(result_path(tmp_path, "synthetic", None), {"n": np.array(0)}, {})
+    return tmp_path
+
+
+def test_results_come_in_the_order_of_the_cells(root):
+    results = Results.load(root, ["weights"], CELLS)
+    assert [int(result.arrays["n"]) for result in results.of("weights")] == [136, 10]
+
+
+def test_a_measurement_of_no_network_is_a_single_result(root):
+    (result,) = Results.load(root, ["synthetic"], []).of("synthetic")
+    assert result.cell is None
+
+
+def test_the_end_of_a_caption_says_data_network_size_epoch_and_experiment(root):
+    results = Results.load(root, ["weights", "synthetic"], CELLS[:1], "embedded")
+    assert results.where("weights") == (
+        "MNIST, VGG11 (width 0.125), 136 examples per class, epoch 40. Experiment: embedded."
+    )
+    assert results.where("synthetic") == "No network. Experiment: embedded."
+
+
+def test_missing_results_are_named(root):
+    with pytest.raises(FileNotFoundError, match="weights is not measured yet on mnist/mlp/n10"):
+        Results.load(root, ["weights"], [*CELLS, Cell("mnist", "mlp", 10)])
+
+
+def test_an_undeclared_measurement_is_refused(root):
+    with pytest.raises(ValueError, match="'kfac' is not among the measurements this figure declares"):
+        Results.load(root, ["weights"], CELLS).of("kfac")
+
+
+def test_tables_are_empty_before_the_sweep_and_read_after_it(root):
+    assert Results.load(root, [], []).runs.empty
+    pd.DataFrame({"lr": [0.1]}).to_csv(root / "runs.csv", index=False)
+    assert Results.load(root, [], []).runs.lr.tolist() == [0.1]
