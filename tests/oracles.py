@@ -29,6 +29,24 @@ class Tied(nn.Module):
         return self.head(self.scale * torch.tanh(self.a(torch.tanh(self.a(x)))))
 
 
+class Squashed(nn.Linear):
+    """tanh(W) x + b: a linear map whose weight is computed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight.tanh(), self.bias)
+
+
+class Attention(nn.Module):
+    """Self-attention over a sequence, then a linear map of its mean."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(width, 2, batch_first=True), nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.attention(x, x, x)[0].mean(dim=1))
+
+
 # name -> layers of a network with three classes, shape of one input
 NETWORKS = {
     "linear": (lambda: [nn.Linear(5, 3)], (5,)),
@@ -61,6 +79,11 @@ NETWORKS = {
         lambda: [nn.LayerNorm([3, 2]), nn.Linear(2, 4), nn.GELU(), nn.Flatten(), nn.Linear(12, 3)],
         (3, 2),
     ),
+    "same": (  # layers that are left to torch: padding by name, a weight that is computed
+        lambda: [nn.Conv2d(1, 2, 3, padding="same"), nn.Tanh(), nn.Flatten(), Squashed(18, 3)],
+        (1, 3, 3),
+    ),
+    "attention": (lambda: [Attention(4)], (3, 4)),
     "tied": (lambda: [Tied()], (6,)),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,13 +17,15 @@ class GaussNewton(RiskOperator):
     depend on the labels (on the class weights' choice of them apart).
     """
 
+    curved = False
+
     def cotangent(self, logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:  # -> [B, C]
         return torch.zeros_like(logits).requires_grad_()  # any value: J^T u is linear in u
 
-    def multiply(self, recorded: Recorded, v: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def multiply(self, recorded: Recorded, pieces: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """J v is ∂/∂u of <J^T u, v>, so the recorded J^T u serves J v as well; the recorded logits serve J^T."""
-        g, t = zip(*[(g, t) for g, t in zip(recorded.gradient, v) if g.requires_grad])
-        (Jv,) = torch.autograd.grad(g, recorded.cotangent, t, retain_graph=True)
+        (Jv,) = torch.autograd.grad(pieces, recorded.cotangent, v, retain_graph=True)
         p = recorded.logits.detach().softmax(dim=1)  # [B, C]
+        Jv = Jv - Jv.gather(1, p.argmax(dim=1, keepdim=True))  # H has constants in its kernel: no cancellation at p = 1
         HJv = recorded.weights * p * (Jv - (p * Jv).sum(dim=1, keepdim=True))  # (diag(p) − p p^T) J v
-        return torch.autograd.grad(recorded.logits, self._leaves, HJv, retain_graph=True, materialize_grads=True)
+        return self.pull_back([recorded.logits], [HJv])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -15,13 +16,9 @@ class Hessian(RiskOperator):
     def cotangent(self, logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:  # -> [B, C]
         return weights * (logits.softmax(dim=1) - one_hot(y, logits.shape[1]))
 
-    def multiply(self, recorded: Recorded, v: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """∂/∂θ of <J^T u, v>: double backward through the recorded gradient (Pearlmutter 1994)."""
-        pairs = [(g, t) for g, t in zip(recorded.gradient, v) if g.requires_grad]
-        if not pairs:  # the output is linear in θ
-            return tuple(torch.zeros_like(t) for t in v)
-        g, t = zip(*pairs)
-        return torch.autograd.grad(g, self._leaves, t, retain_graph=True, materialize_grads=True)
+    def multiply(self, recorded: Recorded, pieces: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """∂/∂θ of <J^T u, v> (Pearlmutter 1994)."""
+        return self.pull_back(pieces, v)
 
 
 class HessianResidual(Hessian):

@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from repro.curvature import checks
+from repro.curvature.affine import Direction, Intercept
 from repro.linalg.operator import LinearOperator
 
 log = logging.getLogger(__name__)
@@ -74,11 +75,11 @@ def _chosen(found: Mapping[str, Tensor], selection: Selection) -> set[str]:
 
 
 class Recorded(NamedTuple):
-    """The graph of g = J^T u of one batch, ready to be differentiated again and again."""
+    """The graph of <J^T u, v> of one batch, ready to be differentiated again and again, for any v."""
 
     logits: Tensor  # [B, C]
     cotangent: Tensor  # u [B, C]
-    gradient: tuple[Tensor, ...]  # J^T u, in the shapes of the parameters
+    pieces: tuple[Tensor | None, ...]  # <J^T u, v> by parts: ∂/∂t, then J^T u of each parameter where autograd sees it
     weights: Tensor  # [B, 1] of the examples in the mean
 
 
@@ -106,6 +107,8 @@ class RiskOperator(LinearOperator):
         ValueError: a model in train mode, non-finite weights or logits, unfit data; see `checks`.
     """
 
+    curved = True  # whether second derivatives of the network are needed
+
     def __init__(
         self,
         model: nn.Module,
@@ -124,6 +127,7 @@ class RiskOperator(LinearOperator):
         self.model, self.weight_decay, self.class_weights = model, weight_decay, class_weights
         self.memory_budget = memory_budget
         self.data = list(data)
+        self._direction = Direction(self._leaves[0])
         self._kept: dict[int, Recorded] = {}
         self._keep: int | None = None  # the first so many batches are kept; not known before the first product
         self.kept_bytes = 0.0
@@ -150,12 +154,28 @@ class RiskOperator(LinearOperator):
             )
         checks.check_deterministic(self.model)
         rows = V.detach().T.contiguous()  # one vector a row, so that its pieces are contiguous
-        out = self.decay * rows
+        out = torch.empty_like(rows)
         for i in range(len(self.data)):
             recorded = self._kept.get(i) or self._record(i)
-            for row, v in zip(out, rows):
-                row += self.parameters.flatten(self.multiply(recorded, tuple(self.parameters.unflatten(v).values())))
-        return out.T
+            for v, row in zip(rows, out):
+                self._add_product(recorded, v, row, first=i == 0)
+        return out.add_(rows, alpha=self.decay).T if self.decay else out.T
+
+    def _add_product(self, recorded: Recorded, v: Tensor, out: Tensor, *, first: bool) -> None:  # v [P], out [P]
+        """Add one batch's part of the product with v to `out`, or write it there if it is the first."""
+        direction = self._direction
+        direction.v, direction.out = self.parameters.unflatten(v), self.parameters.unflatten(out)
+        direction.written = set() if first else set(self.parameters.names)
+        tangents = (torch.ones_like(direction.t), *direction.v.values())
+        seen = [(g, t) for g, t in zip(recorded.pieces, tangents) if g is not None and g.requires_grad]
+        if seen:
+            gradients = self.multiply(recorded, *zip(*seen))
+            for name, gradient in zip(self.parameters.names, gradients):
+                if gradient is not None:
+                    direction.add(name, gradient)
+        for name in set(self.parameters.names) - direction.written:
+            direction.out[name].zero_()
+        direction.v, direction.out = {}, {}
 
     @property
     def decay(self) -> float:
@@ -166,9 +186,14 @@ class RiskOperator(LinearOperator):
         """u, whose pullback J^T u is recorded."""
         raise NotImplementedError
 
-    def multiply(self, recorded: Recorded, v: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """One batch's part of the product with `v`."""
+    def multiply(self, recorded: Recorded, pieces: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """One batch's part of the product: what autograd sees of it is returned, `direction` receives the rest."""
         raise NotImplementedError
+
+    def pull_back(self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Derivatives of <outputs, cotangents> by θ, graphs kept; see `multiply`."""
+        inputs = (self._direction.t, *self._leaves)
+        return torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True, allow_unused=True)[1:]
 
     @torch.no_grad()
     def _examine(self) -> float:
@@ -203,13 +228,15 @@ class RiskOperator(LinearOperator):
 
     def _trace(self, x: Tensor, y: Tensor) -> Recorded:
         with torch.enable_grad():
-            logits = self.logits(x)
+            with Intercept(self._direction, dict(zip(self.parameters.names, self._leaves)), curved=self.curved):
+                logits = self.logits(x)
             if not logits.requires_grad:
                 raise ValueError(f"the model's output depends on none of the parameters {self.parameters.names}")
             weights = torch.ones_like(logits[:, :1]) if self.class_weights is None else self.class_weights[y][:, None]
             u = self.cotangent(logits, y, weights / self._total_weight)
-            gradient = torch.autograd.grad(logits, self._leaves, u, create_graph=True, materialize_grads=True)
-        return Recorded(logits, u, gradient, weights / self._total_weight)
+            by = (self._direction.t, *self._leaves)
+            pieces = torch.autograd.grad(logits, by, u, create_graph=True, allow_unused=True)
+        return Recorded(logits, u, pieces, weights / self._total_weight)
 
     def _plan(self) -> int:
         """How many of the batches to keep: those that fit the budget, by what the first one costs an example."""

@@ -1,0 +1,202 @@
+"""Linear and convolution layers whose weights autograd does not see: products with half the work of double backward.
+
+Pearlmutter (1994): with θ(t) = θ + t v, the derivatives of d/dt <u, f(θ(t))> at t = 0 are J v (by u) and
+Σ_k u_k ∂²f_k v (by θ). Here a layer's output depends on the scalar t, `Direction.t`, in place of its weights. The graph
+of d/dt is recorded before any v is known, as its value is never needed. When the graph is differentiated, v is read
+from `Direction.v`, and what would be the gradient by a weight is added to `Direction.out` by the matrix product itself.
+
+Against torch's own double backward this saves the weights' gradients of the recording, sums and copies of vectors as
+long as θ, and transposed copies of convolutions. On 2 cores at full size it takes a Hessian product from 2.2-2.8 to
+1.9-2.0 gradients and a Gauss-Newton product from 1.5-2.1 to 1.3-1.4; recording anew each time, from 3.1-3.4 to 2.5-2.9.
+All other operations, and weights that no such layer uses, are left to torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+
+class Direction:
+    """The vector being multiplied and the product being added up, in pieces by parameter name."""
+
+    def __init__(self, like: Tensor):
+        self.t = like.new_zeros(()).requires_grad_()
+        self.v: Mapping[str, Tensor] = {}
+        self.out: Mapping[str, Tensor] = {}
+        self.written: set[str] = set()  # pieces of `out` that hold a sum already; the others hold nothing yet
+
+    def add(self, name: str, term: Tensor) -> None:
+        self.out[name].add_(term) if name in self.written else self.out[name].copy_(term)
+        self.written.add(name)
+
+    def add_product(self, name: str, a: Tensor, b: Tensor) -> None:
+        """Add a b to the matrix piece `name`."""
+        self.out[name].addmm_(a, b, beta=float(name in self.written))
+        self.written.add(name)
+
+
+@dataclass
+class Layer:
+    """One call of a linear layer, z = W h + b, with weight W part of θ."""
+
+    direction: Direction
+    curved: bool  # whether derivatives by θ of the recorded gradient will be asked for
+    weight_name: str
+    weight: Tensor
+    bias_name: str | None  # None where there is no bias, or it is not part of θ
+    bias: Tensor | None
+
+    def push(self, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(h, weight, bias)
+
+    def pull(self, delta: Tensor, weight: Tensor, h: Tensor) -> Tensor:
+        """W^T δ, in the shape of h."""
+        return delta @ weight
+
+    def add_outer(self, delta: Tensor, h: Tensor) -> None:
+        """Add δ ⊗ h to the weight's piece of the product."""
+        self.direction.add_product(self.weight_name, delta.flatten(end_dim=-2).T, h.flatten(end_dim=-2))
+
+    def add_bias(self, delta: Tensor) -> None:
+        if self.bias_name is not None:
+            self.direction.add(self.bias_name, delta.flatten(end_dim=-2).sum(dim=0))
+
+
+@dataclass
+class Convolution(Layer):
+    """One call of a convolution."""
+
+    settings: tuple[Any, ...]  # arguments of aten::convolution after the bias
+
+    def push(self, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.ops.aten.convolution(h, weight, bias, *self.settings)
+
+    def pull(self, delta: Tensor, weight: Tensor, h: Tensor) -> Tensor:
+        return self._backward(delta, h, weight, [True, False, False])[0]
+
+    def add_outer(self, delta: Tensor, h: Tensor) -> None:
+        self.direction.add(self.weight_name, self._backward(delta, h, self.weight, [False, True, False])[1])
+
+    def add_bias(self, delta: Tensor) -> None:
+        if self.bias_name is not None:
+            self.direction.add(self.bias_name, delta.flatten(start_dim=2).sum(dim=(0, 2)))
+
+    def _backward(self, delta: Tensor, h: Tensor, weight: Tensor, mask: list[bool]) -> list[Tensor]:
+        return torch.ops.aten.convolution_backward(delta, h, weight, None, *self.settings, mask)
+
+
+class Push(Function):
+    """z = W h + b as a function of h and t."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, t: Tensor, layer: Layer) -> Tensor:
+        ctx.save_for_backward(h)
+        ctx.layer = layer
+        return layer.push(h, layer.weight, layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        (h,), layer = ctx.saved_tensors, ctx.layer
+        wanted = ctx.needs_input_grad[0]
+        if torch.is_grad_enabled():  # recording
+            return *Pull.apply(delta, h if layer.curved else h.detach(), layer, wanted), None
+        layer.add_outer(delta, h)
+        layer.add_bias(delta)
+        return layer.pull(delta, layer.weight, h) if wanted else None, None, None
+
+
+class Pull(Function):
+    """W^T δ and <δ, ∂z/∂t> as functions of δ and h; the second's value is never needed, and not computed.
+
+    If the layer is not `curved`, only derivatives by δ will be asked for. They do not depend on δ, as all is linear in
+    it: then the value of W^T δ is not needed either.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, delta: Tensor, h: Tensor, layer: Layer, wanted: bool) -> tuple[Tensor | None, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.layer = layer
+        ctx.save_for_backward(*([h, delta] if layer.curved else [h]))
+        unknown = delta.new_zeros(())
+        if not wanted:
+            return None, unknown
+        return layer.pull(delta, layer.weight, h) if layer.curved else unknown.expand_as(h), unknown.clone()
+
+    @staticmethod
+    def backward(ctx: Any, a: Tensor | None, t: Tensor | None) -> tuple[Tensor | None, ...]:
+        """a [like h] is the tangent of h along v."""
+        layer: Layer = ctx.layer
+        h, *recorded = ctx.saved_tensors
+        v = layer.direction.v[layer.weight_name]
+        v_bias = layer.direction.v[layer.bias_name] if layer.bias_name else None
+        by_delta, by_h = None, None
+        if ctx.needs_input_grad[0]:
+            by_delta = layer.push(h, v, v_bias)
+            if a is not None:
+                by_delta += layer.push(a, layer.weight, None)
+        if recorded:
+            (delta,) = recorded
+            if a is not None:
+                layer.add_outer(delta, a)
+            if ctx.needs_input_grad[1]:
+                by_h = layer.pull(delta, v, h)
+        return by_delta, by_h, None, None
+
+
+class Intercept(TorchFunctionMode):
+    """While active, linear and convolution layers whose weight is one of `weights` are recorded as above."""
+
+    def __init__(self, direction: Direction, weights: Mapping[str, Tensor], *, curved: bool):
+        super().__init__()
+        self.direction, self.curved = direction, curved
+        self.rules = {F.linear: self.linear, F.conv1d: self.conv, F.conv2d: self.conv, F.conv3d: self.conv}
+        self.names = {id(weight): name for name, weight in weights.items()}
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        rule = self.rules.get(function)
+        found = rule(*args, **(kwargs or {})) if rule else None
+        return function(*args, **(kwargs or {})) if found is None else found
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+        if input.ndim == 1 or not self._mine(weight, bias):
+            return None
+        return Push.apply(input, self.direction.t, Layer(**self._call(weight, bias)))
+
+    def conv(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor | None:
+        if isinstance(padding, str) or input.ndim != weight.ndim or not self._mine(weight, bias):
+            return None
+        n = weight.ndim - 2
+        stride, padding, dilation = ([k] * n if isinstance(k, int) else list(k) for k in (stride, padding, dilation))
+        settings = (stride, padding, dilation, False, [0] * n, groups)
+        return Push.apply(input, self.direction.t, Convolution(**self._call(weight, bias), settings=settings))
+
+    def _mine(self, weight: Tensor, bias: Tensor | None) -> bool:
+        """False where torch's own operation must do: weights that are computed from others, or not part of θ."""
+        return id(weight) in self.names and (bias is None or id(bias) in self.names or not bias.requires_grad)
+
+    def _call(self, weight: Tensor, bias: Tensor | None) -> dict[str, Any]:
+        return {
+            "direction": self.direction,
+            "curved": self.curved,
+            "weight_name": self.names[id(weight)],
+            "weight": weight.detach(),
+            "bias_name": self.names.get(id(bias)),
+            "bias": None if bias is None else bias.detach(),
+        }

@@ -1,0 +1,38 @@
+"""That layers are intercepted where they may be; that the products are right is tested through the operators."""
+
+import pytest
+import torch
+from oracles import NETWORKS, tiny
+
+from repro.curvature.affine import Direction, Intercept
+
+SEEN_BY_AUTOGRAD = {  # in part; the other networks' weights and biases all belong to layers that are intercepted
+    "mlp_bn": {"1.weight", "1.bias"},
+    "conv_bn": {"1.weight", "1.bias"},
+    "residual": {"1.f.1.weight", "1.f.1.bias"},
+    "tokens": {"0.weight", "0.bias"},
+    "same": {"0.weight", "0.bias", "3.weight", "3.bias"},
+    "attention": {f"0.attention.{p}" for p in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")},
+    "tied": {"0.scale"},
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_autograd_sees_only_the_weights_of_other_operations(network):
+    model, x, _ = tiny(network)
+    weights = dict(model.named_parameters())
+    direction = Direction(x)
+    with Intercept(direction, weights, curved=True):
+        logits = model(x)
+    gradients = torch.autograd.grad(logits.sum(), list(weights.values()), create_graph=True, allow_unused=True)
+    seen = {name for name, gradient in zip(weights, gradients) if gradient is not None}
+    assert seen == SEEN_BY_AUTOGRAD.get(network, set())
+    torch.testing.assert_close(logits, model(x))
+
+
+def test_layers_of_weights_not_chosen_are_left_alone():
+    model, x, _ = tiny("tanh")
+    with Intercept(Direction(x), {"4.weight": model[4].weight}, curved=True):
+        logits = model.requires_grad_(False)(x)
+    assert "PushBackward" in logits.grad_fn.name()
+    assert not model[:4](x).requires_grad
