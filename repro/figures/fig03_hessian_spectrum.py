@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from repro.figures.panels import spectrum_panel
 from repro.figures.results import Results
 from repro.figures.style import COLORS, data_name, label_panels, model_name, subplots
+from repro.linalg.broadening import split_outliers
 from repro.store import Result
 
 MEASUREMENTS = ("hessian_spectrum",)
@@ -32,25 +34,32 @@ def draw_spectra(cells: Sequence[Result], spectra: Sequence[str], *, deflated: b
     for index, cell in enumerate(cells):
         for row, name in enumerate(spectra):
             ax = axes[index // columns * len(spectra) + row, index % columns]
-            arrays = cell.arrays
-            spectrum_panel(
-                ax,
-                arrays[f"{name}_nodes"],
-                arrays[f"{name}_weights"],
-                int(arrays[f"{name}_dim"]),
-                color=COLORS[name.partition("_")[2]],
-                eigenvalues=arrays[f"{name}_eigenvalues"] if deflated else None,
-                converged=arrays[f"{name}_converged"] if deflated else None,
-            )
-            ax.text(0.98, 0.97, spectrum_title(name), transform=ax.transAxes, ha="right", va="top")
-            if row == 0:
-                ax.set_title(_cell_title(cell))
+            _panel(ax, cell, name, deflated)
+            ax.set_title(_cell_title(cell) if row == 0 else "")
             used.append(ax)
     for ax in axes.flat:
         if ax not in used:
             ax.set_axis_off()
     label_panels(ax for ax in axes.flat if ax in used)
     return figure
+
+
+def _panel(ax: Axes, cell: Result, name: str, deflated: bool) -> None:
+    """One spectrum; with deflation the bulk alone is enlarged in an inset, over the outliers it leaves room for."""
+    nodes, weights, eigenvalues, converged = (
+        cell.arrays[f"{name}_{part}"] for part in ("nodes", "weights", "eigenvalues", "converged")
+    )
+    dim, color = int(cell.arrays[f"{name}_dim"]), COLORS[name.partition("_")[2]]
+    ax.text(0.98, 0.99, spectrum_title(name), transform=ax.transAxes, ha="right", va="top")
+    if not deflated:
+        spectrum_panel(ax, nodes, weights, dim, color=color)
+        return
+    spectrum_panel(ax, nodes, weights, dim, color=color, eigenvalues=eigenvalues, converged=converged)
+    inset = ax.inset_axes((0.44, 0.42, 0.54, 0.42))
+    spectrum_panel(inset, *split_outliers(nodes, weights, converged), dim, color=color)
+    inset.set(xlabel="", ylabel="")
+    inset.tick_params(labelsize="xx-small", pad=1)
+    inset.tick_params(axis="y", labelleft=False)
 
 
 def spectrum_title(name: str) -> str:
@@ -62,7 +71,7 @@ def spectrum_title(name: str) -> str:
 
 def _cell_title(result: Result) -> str:
     assert result.cell is not None
-    return f"{data_name(result.cell.data)}, {model_name(result.cell.model)}, n = {result.cell.n_per_class}"
+    return f"{data_name(result.cell.data)}\n{model_name(result.cell.model)}, n = {result.cell.n_per_class}"
 
 
 def caption(results: Results) -> str:
@@ -79,5 +88,5 @@ def how_drawn(results: Results) -> str:
         "The C eigenvalues largest in magnitude are stems with circles as high as a single eigenvalue stands in the "
         "density (an open circle has not converged and stays in the density); the filled density is that of the rest, "
         f"from {settings['steps']} Lanczos steps and {settings['probes']} probe(s), κ = 3 (certain). What is lower "
-        "than a tenth of a single eigenvalue is cut off. Scales differ between panels."
+        "than a tenth of a single eigenvalue is cut off. Scales differ between panels; the insets enlarge the bulk."
     )
