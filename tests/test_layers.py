@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "trained": {"data", "files", "models", "runs", "store"},
     "measurements": {"measurements", "curvature", "linalg", "trained"},
     "figures": {"figures", "files", "store", "linalg"},
+    "report": {"report", "figures", "files", "store", "linalg"},
 }
 
 
