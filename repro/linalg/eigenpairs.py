@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repro.linalg.lanczos import basis_device, negligible, orthogonalise
 from repro.linalg.operator import LinearOperator
-from repro.linalg.probe import check_pair, random_unit_vector
+from repro.linalg.probe import check_pair, inner, norm, random_unit_vector
 
 log = logging.getLogger(__name__)
 
@@ -121,22 +121,27 @@ class _Search:
         self.Q = torch.empty(rows, A.dim, dtype=A.dtype, device=basis_device(A, rows, memory_budget))
         self.T = torch.zeros(rows, rows, dtype=torch.float64)
         self.size, self.next, self.beta, self.scale = 0, random_unit_vector(A, generator), 0.0, 0.0
+        self.coupling = torch.zeros(0, dtype=torch.float64)  # [size]  <q_i, A next>, known before the product
         self.exhausted = False
 
     def step(self) -> None:
-        """One product; the coefficients of Gram-Schmidt are the new column of T."""
-        n = self.size
-        self.Q[n] = self.next
-        w = self.A @ self.next
+        """One product: the next row of T, and the residual that is the next direction."""
+        n, q = self.size, self.next
+        self.Q[n] = q
+        w = self.A @ q
         if self.products == 1:  # beta is <A q_0, q_1>
-            back = float(w @ self.Q[0].to(w.device))
-            check_pair(self.A, back, self.beta, float(w.norm()) + self.scale + self.beta)
-        w, coefficients = orthogonalise(w, self.Q[: n + 1])
-        self.T[: n + 1, n] = self.T[n, : n + 1] = coefficients.to("cpu", torch.float64)
-        self.size, self.products, self.beta = n + 1, self.products + 1, float(w.norm())
-        self.scale = max(self.scale, float(coefficients.norm()))
+            back = inner(w, self.Q[0].to(w.device))
+            check_pair(self.A, back, self.beta, norm(w) + self.scale + self.beta)
+        alpha = inner(q, w)
+        self.T[:n, n] = self.T[n, :n] = self.coupling
+        self.T[n, n] = alpha
+        self.scale = max(self.scale, float(self.T[: n + 1, n].norm()))
+        w, _ = orthogonalise(w - alpha * q, self.Q[: n + 1])
+        self.size, self.products, self.beta = n + 1, self.products + 1, norm(w)
         self.exhausted = self.beta <= negligible(self.A.dtype, self.scale)
         self.next = w / self.beta if self.beta > 0 else w
+        self.coupling = torch.zeros(n + 1, dtype=torch.float64)
+        self.coupling[n] = self.beta
 
     def ritz(self, k: int) -> tuple[Tensor, Tensor, Tensor]:  # values [K], Y [size, K], residuals [K]
         values, Y = torch.linalg.eigh(self.T[: self.size, : self.size])
@@ -152,8 +157,8 @@ class _Search:
             combine(self.Q[: self.size], Y, self.Q[:keep])
             self.T.zero_()
             self.T[:keep, :keep] = values.diag()
-            self.size = keep
+            self.size, self.coupling = keep, self.beta * Y[-1]
             log.info("thick restart after %d products with %d Ritz vectors", self.products, keep)
         if self.exhausted:
             fresh, _ = orthogonalise(random_unit_vector(self.A, self.generator), self.Q[: self.size])
-            self.next = fresh / fresh.norm()
+            self.next, self.coupling = fresh / norm(fresh), torch.zeros(self.size, dtype=torch.float64)

@@ -1,0 +1,197 @@
+"""A network of one's own: the library API, as a new user would call it."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracles import dense_gauss_newton, dense_hessian
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import repro
+from repro import api
+from repro.curvature.gauss_newton import GaussNewton
+from repro.measurements import MEASUREMENTS, find_measurement
+from repro.store import load_result
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {"steps": 12}
+
+
+def settings_of(name: str) -> list[str]:
+    return list(inspect.signature(find_measurement(name)).parameters)
+
+
+OF_A_NETWORK = [name for name in MEASUREMENTS if "run" in settings_of(name)]
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Three Gaussian classes and a network trained on them, float64."""
+    torch.manual_seed(0)
+    y = torch.arange(24) % 3
+    x = torch.randn(24, 4, dtype=torch.float64) + 3 * nn.functional.one_hot(y, 4)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).double()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-3)
+    for _ in range(20):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimiser.step()
+    return model.eval(), x, y
+
+
+def test_five_lines(problem, tmp_path):
+    model, x, y = problem
+    found = repro.spectrum(model, (x, y), **SMALL)
+    exact = torch.linalg.eigvalsh(dense_hessian(model, x, y))
+    top = exact[exact.abs().argsort(descending=True)][:3]
+    converged = found.arrays["train_hessian_converged"]
+    assert converged.any()
+    np.testing.assert_allclose(found.outliers("train_hessian")[converged], top.detach().numpy()[converged], rtol=1e-5)
+    curve = found.density("train_hessian")
+    assert np.trapezoid(curve.density, curve.x) == pytest.approx(1 - converged.sum() / len(exact), abs=0.02)
+    assert len(found.plot().axes) == 3  # Hess, G, E
+    found.save(tmp_path / "found.npz")
+    read = load_result(tmp_path / "found.npz", None)
+    np.testing.assert_array_equal(read.arrays["train_hessian_nodes"], found.arrays["train_hessian_nodes"])
+    assert read.provenance["measurement"]["steps"] == 12
+
+
+def test_knockouts_and_operators(problem):
+    model, x, y = problem
+    parts = repro.knockouts(model, (x, y), **SMALL)
+    assert set(parts.spectra) == {"full", "class", "cross", "within", "same"}
+    structure = repro.class_structure(model, (x, y))
+    class_part = torch.linalg.eigvalsh(structure.class_part.dense()).flip(0)[:3]
+    np.testing.assert_allclose(parts.arrays["class_part"], class_part.numpy(), atol=1e-12)
+    G = GaussNewton(model, repro.Network(model, (x, y)).batches())
+    whole = (structure.class_part + structure.cross_part + structure.same_part + structure.within_part(G)).dense()
+    torch.testing.assert_close(whole, dense_gauss_newton(model, x, y), rtol=0, atol=1e-12)
+    assert parts.plot().axes
+
+
+def test_any_form_of_data_gives_the_same_spectrum(problem):
+    model, x, y = problem
+    forms = [
+        (x, y),
+        [x, y],
+        TensorDataset(x, y),
+        DataLoader(TensorDataset(x, y), batch_size=5),
+        [(x[:10], y[:10]), (x[10:], y[10:].int())],
+        (batch for batch in [(x[:1], y[:1]), (x[1:], y[1:])]),
+    ]
+    found = [repro.spectrum(model, form, **SMALL).arrays["train_hessian_nodes"] for form in forms]
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-10)
+
+
+@pytest.mark.parametrize("name", OF_A_NETWORK)
+def test_every_measurement_of_a_network_works_on_ones_own(problem, name):
+    model, x, y = problem
+    network = repro.Network(model, (x, y), (x[:9], y[:9]), weight_decay=1e-3, checkpoints={0: model, 5: model})
+    settings = {key: value for key, value in SMALL.items() if key in settings_of(name)}
+    found = repro.measure(name, network, **settings)
+    assert found.name == name
+    assert found.arrays
+    assert all(isinstance(array, np.ndarray | np.generic) for array in found.arrays.values())
+
+
+def test_every_setting_of_every_measurement_of_a_network_has_a_default(problem):
+    model, x, y = problem
+    known = api.defaults(repro.Network(model, (x, y)))
+    for name in OF_A_NETWORK:
+        assert set(settings_of(name)) - {"run"} <= set(known), name
+
+
+def test_figures_by_number(problem):
+    model, x, y = problem
+    found = repro.spectrum(model, (x, y), (x, y), **SMALL)
+    assert len(found.plot().axes) == 2  # Figure 3: training and test
+    assert len(found.plot("4").axes) == 3
+    with pytest.raises(ValueError, match="figure 5 is not drawn from hessian_spectrum, which gives 3, 4"):
+        found.plot(5)
+    with pytest.raises(ValueError, match=r"figure 3 needs .*test_hessian.*not measured"):
+        repro.spectrum(model, (x, y), **SMALL).plot(3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda n: repro.measure("hessian_spectrm", n), ValueError, "Did you mean hessian_spectrum"),
+        (lambda n: repro.measure("synthetic_spectra", n), ValueError, "measures no network"),
+        (lambda n: repro.measure("hessian_spectrum", n, step=3), TypeError, "no setting step; it has spectra"),
+        (lambda n: repro.measure("hessian_spectrum", n, spectra=["test_hessian"]), ValueError, r"pass test=\.\.\."),
+        (lambda n: repro.measure("dynamics", n), ValueError, "no checkpoints"),
+        (lambda n: repro.measure("weights", n), ValueError, "without weight decay"),
+        (lambda n: repro.measure("layer_features", n).outliers("train"), ValueError, "no spectrum 'train'"),
+    ],
+)
+def test_mistakes_get_a_sentence(problem, call, error, sentence):
+    model, x, y = problem
+    with pytest.raises(error, match=sentence) as caught:
+        call(repro.Network(model, (x, y)))
+    assert "\n" not in str(caught.value)
+
+
+def test_import_is_light_and_unknown_names_are_refused():
+    code = "import sys, repro; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    with pytest.raises(AttributeError, match="spectra"):
+        repro.spectra  # noqa: B018
+
+
+class Attention(nn.Module):
+    """A user's own network on token sequences: no convolution, no image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.query, self.head = nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, tokens):  # [B, T] -> [B, 3]
+        h = self.embed(tokens)
+        return self.head((torch.softmax(self.query(h) @ h.mT, dim=-1) @ h).mean(dim=1))
+
+
+def test_a_users_own_network_on_tokens():
+    torch.manual_seed(0)
+    tokens, y = torch.randint(7, (15, 5)), torch.arange(15) % 3
+    model = Attention().eval()
+    found = repro.spectrum(model, (tokens, y), **SMALL)
+    assert int(found.arrays["train_hessian_dim"]) == sum(p.numel() for p in model.parameters())
+    assert repro.knockouts(model, (tokens, y), **SMALL).arrays["class_part"].shape == (3,)
+
+
+@pytest.mark.slow
+def test_an_architecture_of_torchvision():
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    images = TensorDataset(torch.randn(10, 3, 32, 32), torch.arange(10))
+    found = repro.spectrum(resnet18(num_classes=10).eval(), images, steps=12, spectra=["train_hessian"])
+    assert int(found.arrays["train_hessian_dim"]) == 11_181_642
+    assert found.plot("x6").axes
+
+
+def test_weights_from_the_command_line(tmp_path):
+    """scripts/measure.py on a safetensors file and a function of a module in the working directory."""
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def build(channels, classes):\n"
+        "    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16 * channels, classes))\n"
+    )
+    torch.manual_seed(0)
+    save_file(nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 10)).state_dict(), tmp_path / "w.safetensors")
+    command = [sys.executable, ROOT / "scripts/measure.py", "weights=w.safetensors", "model=mine:build"]
+    command += ["measurement=hessian_spectrum", "data=fashion_mnist_embedded", "n_per_class=3", "measurement.steps=12"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.rglob("hessian_spectrum.npz")
+    assert path.relative_to(tmp_path / "outputs/weights/w/results").parts[0] == "fashion_mnist_embedded"
+    stored = load_result(path, None)
+    assert int(stored.arrays["train_hessian_dim"]) == 170
+    assert stored.provenance["measurement"]["steps"] == 12
