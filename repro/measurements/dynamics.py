@@ -33,8 +33,12 @@ def measure(
         gauss_newton_eigenvalues, _residuals, _converged [T, C]: the largest eigenvalues of G.
         own_share [T, C]: mean probability of the own class, w_{c,c} / Σ_{c'} w_{c,c'}.
         gauss_newton_dim: P.
+
+    Where a Lanczos run ends early (a matrix that underflows, say) rows are filled up with zeros, not converged.
     """
     chosen = run.epochs
+    if not chosen:
+        raise ValueError(f"{run.cell} has no checkpoints, and this measurement follows a network over its training")
     if epochs is not None:
         chosen = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, epochs).round().astype(int))]
     estimate = partial(
@@ -51,5 +55,15 @@ def measure(
         row |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
         row["own_share"] = (gram.weights.diagonal() / gram.weights.sum(dim=1)).cpu().numpy()
         rows.append(row)
-    arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    arrays = {name: _stacked([row[name] for row in rows]) for name in rows[0]}
     return arrays | {"epochs": np.array(chosen), "gauss_newton_dim": arrays["gauss_newton_dim"][0]}
+
+
+def _stacked(rows: list[np.ndarray]) -> np.ndarray:
+    """Rows of one shape but for the last axis, as one array; zeros (False) where a Lanczos run ended early."""
+    if rows[0].ndim == 0:
+        return np.array(rows)
+    table = np.zeros((len(rows), *rows[0].shape[:-1], max(row.shape[-1] for row in rows)), dtype=rows[0].dtype)
+    for line, row in zip(table, rows):
+        line[..., : row.shape[-1]] = row
+    return table

@@ -41,7 +41,7 @@ def measure(
         <s>_nodes, <s>_weights [probes, M]: eigenvalues of the mean loss, and their share of all P eigenvalues.
         <s>_eigenvalues, <s>_residuals, <s>_converged [k], <s>_dim: see `repro.linalg.spectrum.Spectrum.arrays`.
         class_part [C], cross_part [C (C − 2)], same_part [C]: the exact eigenvalues of those parts, descending.
-        class_weights [C, C]: w_{c,c'}.
+        mass [C, C]: the weights w_{c,c'}, which sum to one.
     """
     data = run.batches()
     G, structure = GaussNewton(run.model, data), class_structure(run.model, data)
@@ -56,7 +56,7 @@ def measure(
     gram = structure.gram()
     for part in SPANNED_PARTS:
         arrays[f"{part}_part"] = gram.eigenvalues(part).cpu().numpy()
-    return arrays | {"class_weights": gram.weights.cpu().numpy()}
+    return arrays | {"mass": gram.weights.cpu().numpy()}
 
 
 def _without_within(structure: ClassStructure, k: int, steps: int) -> dict[str, np.ndarray]:
