@@ -1,0 +1,259 @@
+"""What a user can get wrong is refused in one clear sentence: what is wrong, where, what to do."""
+
+import errno
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy.sparse.linalg import eigsh
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import repro
+from repro import store
+from repro.files import write_atomically
+from repro.linalg.eigenpairs import top_eigenpairs
+from repro.linalg.lanczos import fast_lanczos
+from repro.linalg.operator import Dense
+from repro.linalg.spectrum import spectrum
+from repro.measurements import find_measurement
+from repro.store import load_result, save_result
+from repro.trained import load_weights, save_weights
+
+X, Y = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
+
+
+def network(*layers: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), *layers, nn.Linear(4, 3)).eval()
+
+
+def refused(sentence, error=ValueError):
+    """pytest.raises for a message of one line."""
+    return pytest.raises(error, match=rf"\A[^\n]*{sentence}[^\n]*\Z")
+
+
+class Function(nn.Module):
+    """A network with a function of its own at the end."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.body, self.function = network(), function
+
+    def forward(self, x):
+        return self.function(self.body(x))
+
+
+# Models ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Tanh()])
+def test_models_in_train_mode(layer):
+    with refused(r"train mode.*call model.eval\(\) first"):
+        repro.Network(network(layer).train(), (X, Y))
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda z: nn.functional.dropout(z, 0.5), "change between two passes .* random numbers"),
+        (lambda z: z - z.mean(dim=0), "depend on the other examples of its batch"),
+        (lambda z: z.detach(), "logits carry no gradient"),
+        (lambda z: z.argmax(dim=1), r"returns \[9\] for 9 examples: logits of shape \[examples, classes\]"),
+        (lambda z: {"logits": z}, "returns dict for 9 examples"),
+        (lambda z: z[:, :1], "1 logit.* at least 2 classes"),
+        (lambda z: z * float("inf"), "logits that are not finite"),
+    ],
+)
+def test_models_that_are_no_fixed_classifier(function, sentence):
+    with refused(sentence):
+        repro.Network(Function(function).eval(), (X, Y * 0 if "1 logit" in sentence else Y))
+
+
+def test_a_loss_that_overflows():
+    with refused("cross-entropy is inf although the logits are finite.*use float64"):
+        repro.spectrum(Function(lambda z: z.sign() * 3e38).eval(), (X, Y))
+
+
+def test_parameters_without_gradient():
+    model = network()
+    model[0].weight.requires_grad_(False)
+    with refused(r"'0.weight' has requires_grad=False.*model.requires_grad_\(\)"):
+        repro.Network(model, (X, Y))
+    model = network()
+    model.extra = nn.Parameter(torch.ones(2))  # no layer: Sequential does not execute it
+    with refused("'extra' has no gradient, as the logits do not depend on it: remove it"):
+        repro.Network(model, (X, Y))
+
+
+def test_mixed_dtypes_and_devices():
+    for model, sentence in [
+        (network().double(), "model is torch.float64, the inputs are torch.float32.*convert"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3).double()).eval(), "'1.weight' is torch.float64 .*move the"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3, device="meta")).eval(), "'1.weight' .* on meta, but"),
+    ]:
+        with refused(sentence):
+            repro.Network(model, (X, Y))
+    model = network(nn.BatchNorm1d(4))
+    model[1].running_var = model[1].running_var.double()
+    with refused("'1.running_var' is torch.float64"):
+        repro.Network(model, (X, Y))
+
+
+def test_weights_that_are_not_finite():
+    model = network()
+    with torch.no_grad():
+        model[1].bias[0] = float("nan")
+    with refused("'1.bias' holds values that are not finite"):
+        repro.Network(model, (X, Y))
+
+
+def test_what_is_no_network():
+    with refused("the model is a OrderedDict: a torch.nn.Module is needed", TypeError):
+        repro.Network(network().state_dict(), (X, Y))
+    with refused("no parameters to differentiate"):
+        repro.Network(nn.Flatten().eval(), (X, Y))
+
+
+# Data -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ((X, Y.float()), "labels are torch.float32: class indices are needed"),
+        ((X, Y + 1), r"labels run from 1 to 3, .* labels must lie in 0\.\.2"),
+        ((X, Y - 1), "labels run from -1 to 1"),
+        ((X, Y[:5]), "exactly one label for each"),
+        ((X, nn.functional.one_hot(Y)), "exactly one label for each"),
+        ((X, Y.clamp(max=1)), r"no training example of class 2 \(1 of 3 classes\)"),
+        ((X, Y * 0), r"no training example of class 1, 2 \(2 of 3 classes\)"),
+        ((X[:2], Y[:2]), "2 examples for 3 classes"),
+        ([], "no data"),
+        ((X.to(torch.uint8), Y), "inputs are uint8"),
+        ((X / 0, Y), "logits that are not finite"),
+        (DataLoader(TensorDataset(X, Y), batch_size=4, drop_last=True), "drop_last=True"),
+    ],
+)
+def test_unfit_data(data, sentence):
+    with refused(sentence):
+        repro.Network(network(), data)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (X, "the data are a Tensor: tensors"),
+        (3, "the data are a int: tensors"),
+        ({"train": (X, Y)}, "the data are a dict"),
+        ([{"x": X, "y": Y}], r"a batch of the data is a dict: a pair of tensors \(inputs, labels\)"),
+        (np.zeros((3, 4)), "a batch of the data is a ndarray"),
+        (TensorDataset(X), "a batch of the data is a list: a pair of tensors"),
+    ],
+)
+def test_data_in_no_known_form(data, sentence):
+    with refused(sentence, TypeError):
+        repro.Network(network(), data)
+
+
+# Operators ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_operators_that_are_not_symmetric(dtype):
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(30, 30, generator=generator, dtype=dtype)
+    settings = {"tolerance": 1e-3, "memory_budget": 2**30, "seed": 0}
+    for run in (
+        lambda M: spectrum(Dense(M), k=3, steps=8, probes=1, **settings),
+        lambda M: fast_lanczos(Dense(M), 5),
+        lambda M: top_eigenpairs(Dense(M), 3, max_products=20, **settings),
+    ):
+        with refused("Dense is not one fixed symmetric matrix"):
+            run(A)
+        with refused("Dense: a product with a random vector is not finite"):
+            run(A * float("nan"))
+        run(A + A.T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scipy_finds_the_same_eigenvalues(dtype):
+    A = torch.randn(20, 20, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    exported = Dense(A + A.T).scipy()
+    assert exported.dtype == torch.empty(0, dtype=dtype).numpy().dtype
+    exact = torch.linalg.eigvalsh((A + A.T).double()).numpy()
+    found = eigsh(exported, k=4, which="LA", return_eigenvectors=False)
+    np.testing.assert_allclose(np.sort(found), exact[-4:], rtol=1e-4 if dtype == torch.float32 else 1e-10)
+    V = np.ones((20, 3))
+    np.testing.assert_allclose(exported @ V, (A + A.T).numpy() @ V, rtol=1e-4)
+    np.testing.assert_allclose(exported.T @ V, exported @ V)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_of_another_architecture_damaged_or_diverged(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with refused("there is no weights file", FileNotFoundError):
+        load_weights(path, network())
+    save_weights(path, network(nn.BatchNorm1d(4)))
+    with refused("holds the weights of another architecture.*running_mean"):
+        load_weights(path, network())
+    whole = path.read_bytes()
+    for damaged in (whole[:-10], whole[:20], b"", b"\x80\x04pickled", bytes([255]) * 8 + whole[8:]):
+        path.write_bytes(damaged)
+        with refused("not a readable safetensors file.*save_file"):
+            load_weights(path, network())
+    save_file({name: tensor * float("nan") for name, tensor in network().state_dict().items()}, path)
+    with refused("weights that are not finite, first in"):
+        load_weights(path, network())
+
+
+def test_pickled_checkpoints_are_not_opened(tmp_path):
+    torch.save(network().state_dict(), tmp_path / "w.pt")
+    with refused("not a readable safetensors file.*safetensors.torch.save_file"):
+        load_weights(tmp_path / "w.pt", network())
+
+
+def test_a_tampered_result_file(tmp_path):
+    path = tmp_path / "x.npz"
+    save_result(path, {"a": np.arange(1000.0)}, {"code": "abc"})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with refused("damaged.*delete it"):
+        load_result(path, None)
+    np.savez(path, a=np.arange(3))
+    with refused("damaged.*provenance.*delete it"):
+        load_result(path, None)
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "x.npz"
+    monkeypatch.setattr(store.np, "savez_compressed", full)
+    with refused(r"cannot write .*x\.npz: No space left on device; make room", OSError) as caught:
+        save_result(path, {"a": np.arange(3)}, {})
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_that_cannot_be_written(tmp_path):
+    (tmp_path / "outputs").write_text("a file where a folder should be")
+    with refused("cannot write .*result.json: .*choose a folder you may write to", OSError):
+        write_atomically(tmp_path / "outputs" / "embedded" / "result.json", lambda p: p.write_text("{}"))
+    with refused("cannot write .*w.safetensors", OSError):
+        save_weights(tmp_path / "outputs" / "w.safetensors", network())
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_measurements_name_the_near_ones():
+    with refused(r"no measurement 'layer_feature'\. Did you mean layer_features"):
+        find_measurement("layer_feature")
+    with refused(r"no measurement '\.\./x'\. There are: "):
+        find_measurement("../x")
