@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from repro.figures.style import cell_title, label_panels, subplots
 from repro.store import Result
@@ -147,7 +147,12 @@ def top_by_depth(
     wide = [s[:count] for _, _, spectra in series for s in spectra if len(s) > count] or drawn
     lowest = np.concatenate(wide)
     ax.set_yscale("log")
-    ax.set_ylim(0.5 * lowest[lowest > 0].min(), 2 * max(s[0] for s in drawn))
+    low, high = 0.5 * lowest[lowest > 0].min(), 2 * max(s[0] for s in drawn)
+    ax.set_ylim(low, high)
+    if high < 100 * low:  # powers of ten alone would leave a tick or two
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xticks(range(len(xlabels)), xlabels)
     ax.set_xlim(-0.6, len(xlabels) - 0.4)
 

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.kfac import (
-    KroneckerFactors,
+    Diagonal,
     cfac,
     class_mean_cosines,
     ekfac_eigenvalues,
-    kfac,
     kfac_eigenvalues,
     kronecker_factors,
 )
@@ -63,7 +62,6 @@ def measure(
     probes: int,
     tolerance: float,
     exact_limit: int,
-    stored_nodes: int,
     epsilon: float,
     sharing: Sharing,
     memory_budget: float,
@@ -71,14 +69,14 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """Spectra of the exact G^l of each layer and of its three Kronecker approximations, and how far these are off.
 
-    KFAC and EKFAC are exact; G^l and CFAC are exact up to `exact_limit` parameters, else by Lanczos.
+    All four are diagonalised up to `exact_limit` parameters, and beyond it seen through the same Lanczos runs, so that
+    they are blurred alike; the leading eigenvalues of KFAC and EKFAC are exact in any case.
 
     Args:
         layers: positions in the order of execution, negative ones from the end; None for all.
         outliers: leading eigenvalues compared, k below; None for C.
         steps, probes, tolerance, seed: of Lanczos, see `repro.linalg.spectrum.spectrum`.
         exact_limit: parameters up to which G^l and CFAC are formed and diagonalised.
-        stored_nodes: an exact spectrum with more eigenvalues is stored as so many means of neighbouring ones.
         epsilon: distances are taken on the axis ln(λ + epsilon λ_1(G^l)).
         sharing: of convolutions, see `repro.curvature.kfac`.
         memory_budget: bytes for one layer's samples, beyond which products recompute them, and for a Lanczos basis.
@@ -86,8 +84,9 @@ def measure(
     Returns arrays over the layers, and <a> one of exact (G^l), kfac, cfac, ekfac for each measured layer l:
         layers [L], positions [L]: names, and their l in the order of execution.
         layer<l>_<a>_nodes, layer<l>_<a>_weights, layer<l>_<a>_dim; layer<l>_<a>_eigenvalues [k] descending.
-        wasserstein [L, 3]: of the log spectra of kfac, cfac, ekfac to that of G^l; a mean factor, as a logarithm.
-        resolution [L]: the same distance between KFAC's eigenvalues and Lanczos on KFAC: what Lanczos cannot tell.
+        layer<l>_errors [O], layer<l>_features [D]: eigenvalues of Delta and H; their products times T are KFAC's.
+        wasserstein [L, 3]: of the log spectra of kfac, cfac, ekfac to that of G^l; the logarithm of a mean factor.
+        resolution [L]: the same distance between KFAC's eigenvalues and Lanczos on KFAC: how much Lanczos blurs.
         top_errors [L, 3, k]: (approximate − exact) / exact leading eigenvalues by rank.
         class_cosines [L, C]: of g_c with delta_c ⊗ h_c.
     """
@@ -104,16 +103,17 @@ def measure(
     for l in positions:
         samples, G = layer_matrix(run.model, data, names[l], int(memory_budget))
         factors = kronecker_factors(samples, sharing=sharing)
-        eigenvalues = {"kfac": kfac_eigenvalues(factors), "ekfac": ekfac_eigenvalues(samples, factors)}
-        found = {
-            "exact": estimate(G, k, exact_limit, lanczos),
-            "cfac": estimate(in_dtype_of(G, factors, cfac), k, exact_limit, lanczos),
-            **{name: exactly(values, k) for name, values in eigenvalues.items()},
-        }
-        on_kfac = estimate(in_dtype_of(G, factors, kfac), k, exact_limit, lanczos)
-        curves.append(compare(found, on_kfac, epsilon) | {"class_cosines": class_mean_cosines(samples).cpu().numpy()})
+        known = {"kfac": kfac_eigenvalues(factors), "ekfac": ekfac_eigenvalues(samples, factors)}
+        matrices = {"exact": G, "cfac": cfac(factors.to(G.dtype)), **{name: Diagonal(known[name]) for name in known}}
+        found = {name: estimate(A, k, exact_limit, lanczos) for name, A in matrices.items()}
+        found |= {name: found[name]._replace(top=values[:k].cpu().numpy()) for name, values in known.items()}
+        blur = distance(found["kfac"], exactly(known["kfac"], k), epsilon * found["exact"].top[0])
+        cosines = class_mean_cosines(samples).cpu().numpy()
+        curves.append(compare(found, epsilon) | {"resolution": np.array(blur), "class_cosines": cosines})
         for name, of_layer in found.items():
-            arrays |= grouped(of_layer, stored_nodes).arrays(f"layer{l}_{name}")
+            arrays |= of_layer.arrays(f"layer{l}_{name}")
+        for name, factor in zip(("errors", "features"), factors.average()):
+            arrays[f"layer{l}_{name}"] = torch.linalg.eigvalsh(factor).flip(0).cpu().numpy()
     return arrays | {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
 
 
@@ -129,13 +129,6 @@ def layer_matrix(
         return samples, LayerGaussNewton(samples)
     own = [f"{layer}.{name}" for name, _ in model.get_submodule(layer).named_parameters()]
     return stream, GaussNewton(model, data, parameters=own, memory_budget=memory_budget)
-
-
-def in_dtype_of(G: LinearOperator, factors: KroneckerFactors, build) -> LinearOperator:  # type: ignore[no-untyped-def]
-    """An approximation with the precision of G^l, as Lanczos on float64 factors costs twice as much on a CPU."""
-    return build(
-        factors._replace(H=factors.H.to(G.dtype), Delta=factors.Delta.to(G.dtype), shares=factors.shares.to(G.dtype))
-    )
 
 
 def estimate(A: LinearOperator, k: int, exact_limit: int, lanczos: Lanczos) -> Estimate:
@@ -154,27 +147,16 @@ def exactly(eigenvalues: Tensor, k: int) -> Estimate:  # [P] descending
     return Estimate(values[None], np.full((1, len(values)), 1 / len(values)), values[:k], len(values))
 
 
-def grouped(of: Estimate, stored: int) -> Estimate:
-    """At most `stored` nodes: the leading eigenvalues as they are, the others as means of neighbours."""
-    if of.nodes.shape[1] <= stored or len(of.nodes) > 1:
-        return of
-    k = len(of.top)
-    groups = np.array_split(of.nodes[0, k:], stored - k)
-    nodes = np.concatenate([of.nodes[0, :k], [group.mean() for group in groups]])
-    weights = np.concatenate([np.ones(k), [len(group) for group in groups]]) / of.dim
-    return Estimate(nodes[None], weights[None], of.top, of.dim)
+def distance(a: Estimate, b: Estimate, floor: float) -> float:
+    """Wasserstein distance of two spectra on the axis ln(λ + floor)."""
+    return wasserstein(a.nodes, a.weights, b.nodes, b.weights, epsilon=floor)
 
 
-def compare(found: dict[str, Estimate], on_kfac: Estimate, epsilon: float) -> dict[str, np.ndarray]:
-    """Distances of the approximations' spectra from that of G^l."""
+def compare(found: dict[str, Estimate], epsilon: float) -> dict[str, np.ndarray]:
+    """How far the approximations' spectra are from that of G^l."""
     exact = found["exact"]
     floor = epsilon * float(exact.top[0])
-
-    def distance(a: Estimate, b: Estimate) -> float:
-        return wasserstein(a.nodes, a.weights, b.nodes, b.weights, epsilon=floor)
-
     return {
-        "wasserstein": np.array([distance(exact, found[name]) for name in APPROXIMATIONS]),
-        "resolution": np.array(distance(on_kfac, found["kfac"])),
+        "wasserstein": np.array([distance(exact, found[name], floor) for name in APPROXIMATIONS]),
         "top_errors": np.stack([found[name].top / exact.top - 1 for name in APPROXIMATIONS]),
     }

@@ -1,0 +1,22 @@
+"""Figure 12: log spectra of G beside CFAC, layer by layer (Section 7)."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from repro.figures.fig11_kfac import draw_against, how
+from repro.figures.results import Results
+
+MEASUREMENTS = ("kronecker_factors",)
+
+
+def draw(results: Results) -> Figure:
+    """A panel a layer: G filled, CFAC as a line, KFAC's distance beside CFAC's."""
+    return draw_against(results, ("kfac", "cfac"))
+
+
+def caption(results: Results) -> str:
+    return (
+        "Log spectrum of G of each layer (blue) beside CFAC, the average over classes of each class's KFAC, and KFAC "
+        f"for comparison. {how(results)}"
+    )
