@@ -45,7 +45,7 @@ class Estimate(NamedTuple):
 
     nodes: np.ndarray  # [probes, M]
     weights: np.ndarray  # [probes, M]
-    top: np.ndarray  # [k] descending
+    top: np.ndarray  # [k] descending; NaN where Lanczos found fewer
     dim: int
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
@@ -87,7 +87,7 @@ def measure(
         layer<l>_errors [O], layer<l>_features [D]: eigenvalues of Delta and H; their products times T are KFAC's.
         wasserstein [L, 3]: of the log spectra of kfac, cfac, ekfac to that of G^l; the logarithm of a mean factor.
         resolution [L]: the same distance between KFAC's eigenvalues and Lanczos on KFAC: how much Lanczos blurs.
-        top_errors [L, 3, k]: (approximate − exact) / exact leading eigenvalues by rank.
+        top_errors [L, 3, k]: (approximate − exact) / exact leading eigenvalues by rank; NaN beyond the rank of G^l.
         class_cosines [L, C]: of g_c with delta_c ⊗ h_c.
     """
     data = run.batches("train")
@@ -138,7 +138,9 @@ def estimate(A: LinearOperator, k: int, exact_limit: int, lanczos: Lanczos) -> E
         dense = torch.cat([A @ columns for columns in eye.split(32, dim=1)], dim=1).double()
         return exactly(torch.linalg.eigvalsh((dense + dense.T) / 2).flip(0), k)
     found = spectrum(A, k=k, **lanczos._asdict())
-    return Estimate(found.nodes, found.weights, found.outliers.eigenvalues.double().cpu().numpy(), A.dim)
+    top = np.full(k, np.nan)  # a Krylov space of low dimension has fewer
+    top[: len(found.outliers.eigenvalues)] = found.outliers.eigenvalues.double().cpu().numpy()
+    return Estimate(found.nodes, found.weights, top, A.dim)
 
 
 def exactly(eigenvalues: Tensor, k: int) -> Estimate:  # [P] descending
@@ -156,7 +158,8 @@ def compare(found: dict[str, Estimate], epsilon: float) -> dict[str, np.ndarray]
     """How far the approximations' spectra are from that of G^l."""
     exact = found["exact"]
     floor = epsilon * float(exact.top[0])
+    present = np.where(exact.top > 0, exact.top, np.nan)
     return {
         "wasserstein": np.array([distance(exact, found[name], floor) for name in APPROXIMATIONS]),
-        "top_errors": np.stack([found[name].top / exact.top - 1 for name in APPROXIMATIONS]),
+        "top_errors": np.stack([found[name].top / present - 1 for name in APPROXIMATIONS]),
     }

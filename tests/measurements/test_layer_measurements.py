@@ -131,6 +131,17 @@ def test_approximations_are_exact_for_one_example():
     np.testing.assert_allclose(arrays["top_errors"], 0, atol=1e-9)
 
 
+def test_a_matrix_of_low_rank_has_fewer_leading_eigenvalues():
+    """One example: G^l has rank C − 1, and Lanczos ends there."""
+    torch.manual_seed(0)
+    run = run_of(nn.Sequential(nn.Linear(4, C)).double().eval(), torch.randn(N, 4, dtype=torch.float64))
+    one = run.batches("train")[0]
+    run.batches = lambda split: [(one[0][:1], one[1][:1])]
+    arrays = kronecker_factors.measure(run, **KRONECKER | {"outliers": 5, "exact_limit": 0})
+    assert np.isfinite(arrays["top_errors"][0, 1, : C - 1]).all()
+    assert np.isnan(arrays["top_errors"][0, 1, C:]).all()
+
+
 @pytest.mark.parametrize("network", ["run", "convolution"])
 def test_lanczos_and_streaming_agree_with_what_is_exact(network, request):
     """Nothing diagonalised and no samples kept: G^l comes from the whole network."""
