@@ -35,7 +35,7 @@ def draw_spectra(cells: Sequence[Result], spectra: Sequence[str], *, deflated: b
         for row, name in enumerate(spectra):
             ax = axes[index // columns * len(spectra) + row, index % columns]
             _panel(ax, cell, name, deflated)
-            ax.set_title(_cell_title(cell) if row == 0 else "")
+            ax.set_title(f"{_cell_title(cell)}\n{spectrum_title(name)}" if row == 0 else spectrum_title(name))
             used.append(ax)
     for ax in axes.flat:
         if ax not in used:
@@ -50,12 +50,11 @@ def _panel(ax: Axes, cell: Result, name: str, deflated: bool) -> None:
         cell.arrays[f"{name}_{part}"] for part in ("nodes", "weights", "eigenvalues", "converged")
     )
     dim, color = int(cell.arrays[f"{name}_dim"]), COLORS[name.partition("_")[2]]
-    ax.text(0.98, 0.99, spectrum_title(name), transform=ax.transAxes, ha="right", va="top")
     if not deflated:
         spectrum_panel(ax, nodes, weights, dim, color=color)
         return
     spectrum_panel(ax, nodes, weights, dim, color=color, eigenvalues=eigenvalues, converged=converged)
-    inset = ax.inset_axes((0.44, 0.42, 0.54, 0.42))
+    inset = ax.inset_axes((0.44, 0.42, 0.54, 0.55))
     spectrum_panel(inset, *split_outliers(nodes, weights, converged), dim, color=color)
     inset.set(xlabel="", ylabel="")
     inset.tick_params(labelsize="xx-small", pad=1)

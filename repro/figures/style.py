@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import string
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from matplotlib.figure import Figure
 
 from repro.files import write_atomically
 from repro.store import Cell
+
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the fonts' own dates in every PDF
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches of one column and of the page
 
