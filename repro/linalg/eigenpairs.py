@@ -136,7 +136,9 @@ class _Search:
         self.T[:n, n] = self.T[n, :n] = self.coupling
         self.T[n, n] = alpha
         self.scale = max(self.scale, float(self.T[: n + 1, n].norm()))
-        w, _ = orthogonalise(w - alpha * q, self.Q[: n + 1])
+        near = self.coupling.nonzero()[:, 0].to(self.Q.device)  # one vector, or all of them after a restart
+        w = w - alpha * q - (self.Q[near].T @ self.coupling.to(self.Q)[near]).to(w.device)
+        w = orthogonalise(w, self.Q[: n + 1])
         self.size, self.products, self.beta = n + 1, self.products + 1, norm(w)
         self.exhausted = self.beta <= negligible(self.A.dtype, self.scale)
         self.next = w / self.beta if self.beta > 0 else w
@@ -160,5 +162,5 @@ class _Search:
             self.size, self.coupling = keep, self.beta * Y[-1]
             log.info("thick restart after %d products with %d Ritz vectors", self.products, keep)
         if self.exhausted:
-            fresh, _ = orthogonalise(random_unit_vector(self.A, self.generator), self.Q[: self.size])
+            fresh = orthogonalise(random_unit_vector(self.A, self.generator), self.Q[: self.size])
             self.next, self.coupling = fresh / norm(fresh), torch.zeros(self.size, dtype=torch.float64)

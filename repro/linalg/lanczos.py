@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from repro.linalg.operator import LinearOperator
-from repro.linalg.probe import check_pair, random_unit_vector
+from repro.linalg.probe import check_pair, inner, norm, random_unit_vector
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +41,31 @@ def negligible(dtype: torch.dtype, scale: float) -> float:
     return torch.finfo(dtype).eps ** 0.75 * scale
 
 
-def orthogonalise(w: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:  # [P], [M, P] -> [P], [M]
-    """w - Q^T Q w by two passes of classical Gram-Schmidt (Parlett 1998, Section 6.9), and the coefficients Q w.
+def project(Q: Tensor, v: Tensor) -> Tensor:  # [M, P], [P] -> [M]
+    """Q v, on a CPU in chunks of coordinates that are added up in float64.
 
-    Where Q lies on the host, w travels and not Q.
+    There a float32 product sums one after the other, and over millions of coordinates that costs orthogonality; a GPU
+    sums in a tree.
+    """
+    chunk = 1 << 12 if Q.device.type == "cpu" else len(v)
+    total = torch.zeros(len(Q), dtype=torch.float64, device=Q.device)
+    for begin in range(0, len(v), chunk):
+        total += Q[:, begin : begin + chunk] @ v[begin : begin + chunk]
+    return total
+
+
+def orthogonalise(w: Tensor, Q: Tensor) -> Tensor:  # [P], [M, P] -> [P]
+    """w - Q^T Q w by classical Gram-Schmidt.
+
+    A second pass follows where the first took away much of w, and with it digits (Parlett 1998, Section 6.9: "twice is
+    enough"). Where Q lies on the host, w travels and not Q.
     """
     v = w.to(Q.device)
-    first = Q @ v
-    v = v - Q.T @ first
-    second = Q @ v
-    return (v - Q.T @ second).to(w.device), first + second
+    before = norm(v)
+    v = v - Q.T @ project(Q, v).to(v)
+    if norm(v) < 0.7 * before:
+        v = v - Q.T @ project(Q, v).to(v)
+    return v.to(w.device)
 
 
 def lanczos(
@@ -77,21 +92,22 @@ def lanczos(
     if orthogonal_to is not None:
         basis[:known] = orthogonal_to
     alpha, beta = torch.zeros(steps, dtype=torch.float64), torch.zeros(steps, dtype=torch.float64)
-    w, _ = orthogonalise(start, basis[:known])
+    w = orthogonalise(start, basis[:known])
+    q, size = torch.zeros_like(start), norm(w)
     for m in range(steps):
-        q = w / w.norm()
+        previous, q = q, w / size
         basis[known + m] = q
         w = A @ q
-        alpha[m] = q @ w
+        alpha[m] = inner(q, w)
+        coupling = size if m else 0.0
         if m == 1:  # beta[0] is <A q_0, q_1>
-            check_pair(
-                A, float(w @ basis[known].to(w.device)), float(beta[0]), float(w.norm() + alpha[0].abs() + beta[0])
-            )
-        w, _ = orthogonalise(w, basis[: known + m + 1])
-        beta[m], scale = w.norm(), max(scale, float(alpha[m].abs()))
-        if beta[m] <= negligible(A.dtype, scale):
+            check_pair(A, inner(w, previous), coupling, norm(w) + abs(float(alpha[0])) + coupling)
+        # First what the last two vectors explain: then one pass over the whole basis is nearly always enough.
+        w = orthogonalise(w - float(alpha[m]) * q - coupling * previous, basis[: known + m + 1])
+        beta[m] = size = norm(w)
+        scale = max(scale, abs(float(alpha[m])), coupling)
+        if size <= negligible(A.dtype, scale):
             break
-        scale = max(scale, float(beta[m]))
     return Tridiagonal(alpha[: m + 1], beta[: m + 1], basis[known : known + m + 1])
 
 
@@ -126,21 +142,21 @@ def fast_lanczos(
     `start` is drawn from `seed` if it is not given; `orthogonal_to` and `scale` as in `lanczos`.
     """
     v = start if start is not None else random_unit_vector(A, torch.Generator().manual_seed(seed))
-    v = v if orthogonal_to is None else orthogonalise(v, orthogonal_to)[0]
-    v, previous = v / v.norm(), torch.zeros_like(v)
+    v = v if orthogonal_to is None else orthogonalise(v, orthogonal_to)
+    v, previous = v / norm(v), torch.zeros_like(v)
     alpha: list[float] = []
     beta = [0.0]
     for _ in range(steps):
         w = A @ v
         if len(alpha) == 1:
-            check_pair(A, float(w @ previous), beta[-1], float(w.norm()) + abs(alpha[0]) + beta[-1])
+            check_pair(A, inner(w, previous), beta[-1], norm(w) + abs(alpha[0]) + beta[-1])
         w = w - beta[-1] * previous
         if orthogonal_to is not None:
-            w, _ = orthogonalise(w, orthogonal_to)
-        alpha.append(float(w @ v))
+            w = orthogonalise(w, orthogonal_to)
+        alpha.append(inner(w, v))
         w = w - alpha[-1] * v
         scale = max(scale, abs(alpha[-1]), beta[-1])
-        beta.append(float(w.norm()))
+        beta.append(norm(w))
         if beta[-1] <= negligible(A.dtype, scale):
             break
         previous, v = v, w / beta[-1]

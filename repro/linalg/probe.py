@@ -21,10 +21,20 @@ def random_vectors(A: LinearOperator, columns: int, generator: torch.Generator) 
     return V.T
 
 
+def inner(u: Tensor, v: Tensor) -> float:  # [P], [P]
+    """<u, v>, added up in float64: over millions of coordinates a float32 sum on the CPU keeps only four digits."""
+    return float((u * v).sum(dtype=torch.float64))
+
+
+def norm(v: Tensor) -> float:  # [P]
+    """|v|, likewise."""
+    return float(torch.linalg.vector_norm(v, dtype=torch.float64))
+
+
 def random_unit_vector(A: LinearOperator, generator: torch.Generator) -> Tensor:  # -> [P]
     """A direction distributed uniformly on the sphere."""
     v = random_vectors(A, 1, generator)[:, 0]
-    return v / v.norm()
+    return v / norm(v)
 
 
 def check_symmetric(A: LinearOperator, seed: int = 0) -> None:
@@ -38,7 +48,7 @@ def check_symmetric(A: LinearOperator, seed: int = 0) -> None:
     u, v = U[:, 0], U[:, 1]
     Av, Au = A @ v, A @ u
     # <u, A v> is of the size of the Frobenius norm of A, and so are |A v| and |A u|.
-    check_pair(A, float(u @ Av), float(v @ Au), float(Av.norm() + Au.norm()))
+    check_pair(A, inner(u, Av), inner(v, Au), norm(Av) + norm(Au))
 
 
 def check_pair(A: LinearOperator, left: float, right: float, size: float) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from repro.linalg.eigenpairs import top_eigenpairs
-from repro.linalg.operator import Dense, deflated
+from repro.linalg.operator import Dense, LinearOperator, deflated
 from repro.linalg.subspace import subspace_iteration
 
 P = 300
@@ -150,3 +150,24 @@ def test_deflation_removes_exactly_the_chosen_pairs():
     rest = torch.linalg.eigvalsh(deflated(A, pairs.eigenvalues, pairs.vectors).dense())
     expected = torch.cat([values[3:], torch.zeros(3, dtype=torch.float64)]).sort().values
     torch.testing.assert_close(rest, expected, rtol=0, atol=1e-11)
+
+
+class Diagonal(LinearOperator):
+    """diag(values): a matrix of any size."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.values = values
+
+    def matmat(self, V):
+        return self.values[:, None] * V
+
+
+def test_a_million_dimensions_in_single_precision():
+    values = torch.linspace(0, 1, 1_000_000)
+    values[[7, 77, 777]] = torch.tensor([10.0, -7.0, 5.0])
+    pairs = top_eigenpairs(Diagonal(values), 3, tolerance=1e-3, max_products=60, memory_budget=AMPLE, seed=0)
+    torch.testing.assert_close(pairs.eigenvalues, torch.tensor([10.0, -7.0, 5.0]), rtol=5e-6, atol=0)
+    largest = pairs.vectors.abs().argmax(dim=0)
+    assert largest.tolist() == [7, 77, 777]
+    assert pairs.converged.all()

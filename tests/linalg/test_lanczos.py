@@ -5,7 +5,7 @@ import torch
 
 from repro.linalg.lanczos import fast_lanczos, lanczos, slow_lanczos
 from repro.linalg.operator import Dense
-from repro.linalg.probe import check_symmetric, random_unit_vector, random_vectors
+from repro.linalg.probe import check_symmetric, inner, norm, random_unit_vector, random_vectors
 
 P = 40
 
@@ -150,3 +150,10 @@ def test_check_symmetric(dtype):
         check_symmetric(Dense(A.A + skew))
     with pytest.raises(ValueError, match="not finite"):
         check_symmetric(Dense(A.A * float("nan")))
+
+
+def test_inner_and_norm_of_long_single_precision_vectors():
+    """float32 sums of millions of terms on a CPU lose half their digits; eigenvalues would inherit that."""
+    v = torch.rand(1 << 22, generator=torch.Generator().manual_seed(0))
+    assert norm(v) == pytest.approx(float(v.double().norm()), rel=1e-12)
+    assert inner(v, v) == pytest.approx(float(v.double() @ v.double()), rel=1e-7)
