@@ -23,7 +23,9 @@ def draw(results: Results) -> Figure:
     """A panel a knockout: G filled, what is left of it as a line, circles on both at their largest eigenvalues."""
     found = results.of("gauss_newton_knockouts")
     columns = 2 if len(found) == 1 else 4  # one network fills the page, several take a row each
-    figure, axes = subplots(len(found) * 4 // columns, columns, width=PAGE, row_height=2.1 if columns == 2 else 1.7)
+    figure, axes = subplots(
+        len(found) * 4 // columns, columns, width=PAGE, row_height=2.1 if columns == 2 else 1.7, sharey="row"
+    )
     for result, row in zip(found, axes.reshape(len(found), 4)):
         limits = log_limits([result.arrays[f"{name}_nodes"] for name in ("full", *PARTS)], epsilon=EPSILON)
         for ax, part in zip(row, PARTS):
@@ -76,7 +78,7 @@ def _sentences(results: Results) -> Iterator[str]:
     found = results.of("gauss_newton_knockouts")
     how = {result.provenance.get("measurement", {}).get("knockout", "subtraction") for result in found}
     steps = sorted({result.arrays["full_nodes"].shape[1] for result in found})
-    yield "The spectrum of G on the training set (filled) and what is left of it when one of its four parts is knocked out"
+    yield "The spectrum of G on the training set (filled) and what is left when one of its four parts is knocked out"
     yield f"(line), by {' or '.join(sorted(how))}; circles mark the largest eigenvalues of each."
     yield "That the figure is a log spectrum of G with these four knockouts is certain; that they are subtractions is"
     yield f"likely. Lanczos takes {', '.join(map(str, steps))} reorthogonalised steps (the paper: likely 2048 without);"

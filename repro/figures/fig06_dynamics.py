@@ -1,0 +1,144 @@
+"""Figure 6: the log spectrum of G and of its parts over the epochs of training and over the sample size."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from repro.figures.panels import log_limits, log_spectrum_panel
+from repro.figures.results import Results
+from repro.figures.style import COLORS, PAGE, data_name, label_panels, model_name, subplots
+from repro.store import Result
+
+MEASUREMENTS = ("dynamics",)
+EPSILON, KAPPA = 1e-5, 1.25
+MATRICES = {"gauss_newton": "$G$", "within": "$G_{within}$"}
+
+
+class Snapshot(NamedTuple):
+    """The spectra at one epoch of one network."""
+
+    at: int  # the epoch, or the sample size per class
+    arrays: dict[str, np.ndarray]  # those of the measurement at that epoch
+    dim: int  # P
+    rank: int  # largest rank that G can have, N (C − 1) or P
+
+
+class Series(NamedTuple):
+    """A row of panels: snapshots over epochs, or over sample sizes."""
+
+    title: str
+    unit: str
+    snapshots: list[Snapshot]
+
+
+def draw(results: Results) -> Figure:
+    """A row over epochs for the largest sample of each (data, network), then a row over its sample sizes."""
+    rows = _series(results.of("dynamics"))
+    figure, axes = subplots(len(rows), 3, width=PAGE, row_height=2.0)
+    for line, series in zip(axes, rows):
+        nodes = [snapshot.arrays[f"{matrix}_nodes"] for snapshot in series.snapshots for matrix in MATRICES]
+        limits = log_limits(nodes, epsilon=EPSILON)
+        for ax, matrix in zip(line, MATRICES):
+            _spectra(ax, series, matrix, limits)
+        _positions(line[2], series)
+        line[0].set_title(f"{series.title}: $G$", loc="left", fontsize="small")
+        line[1].set_ylabel("")
+    figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    label_panels(axes.flat)
+    return figure
+
+
+def _series(found: list[Result]) -> list[Series]:
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in found:
+        assert result.cell is not None
+        groups.setdefault(result.cell[:2], []).append(result)
+    rows: list[Series] = []
+    for (data, model), members in groups.items():
+        members = sorted(members, key=lambda result: result.cell.n_per_class if result.cell else 0)
+        title, largest = f"{data_name(data)}, {model_name(model)}", members[-1]
+        epochs = [_snapshot(largest, i, int(epoch)) for i, epoch in enumerate(largest.arrays["epochs"])]
+        assert largest.cell is not None
+        rows.append(Series(f"{title}, n = {largest.cell.n_per_class}", "epoch", epochs))
+        if len(members) > 1:
+            sizes = [_snapshot(result, -1, result.cell.n_per_class) for result in members if result.cell]
+            rows.append(Series(f"{title}, last epoch", "examples per class", sizes))
+    return rows
+
+
+def _snapshot(result: Result, index: int, at: int) -> Snapshot:
+    assert result.cell is not None
+    arrays = {name: values[index] for name, values in result.arrays.items() if values.ndim}
+    dim, C = int(result.arrays["gauss_newton_dim"]), arrays["class_part"].size
+    return Snapshot(at, arrays, dim, min(dim, result.cell.n_per_class * C * (C - 1)))
+
+
+def _spectra(ax: Axes, series: Series, matrix: str, limits: tuple[float, float]) -> None:
+    """The log spectra of one matrix, a curve a snapshot."""
+    for snapshot, color in zip(series.snapshots, sns.color_palette("viridis_r", len(series.snapshots))):
+        log_spectrum_panel(
+            ax,
+            snapshot.arrays[f"{matrix}_nodes"],
+            snapshot.arrays[f"{matrix}_weights"],
+            snapshot.dim,
+            limits=limits,
+            color=color,
+            epsilon=EPSILON,
+            kappa=KAPPA,
+            fill=False,
+            label=f"{snapshot.at}",
+        )
+    ax.set_title(MATRICES[matrix], loc="left", fontsize="small")
+    if matrix == "gauss_newton":
+        ax.legend(title=series.unit, loc="upper right", fontsize="x-small", ncols=2, handlelength=1)
+
+
+def _positions(ax: Axes, series: Series) -> None:
+    """Largest (solid) and mean non-zero (dashed) eigenvalue of each part, and the C largest of G (dots)."""
+    x = np.arange(len(series.snapshots))
+    outliers = np.stack([snapshot.arrays["gauss_newton_eigenvalues"] for snapshot in series.snapshots])
+    for rank, curve in enumerate(_positive(outliers).T):
+        ax.plot(
+            x, curve, ".", color=COLORS["gauss_newton"], markersize=3, label="$G$, C largest" if rank == 0 else None
+        )
+    for part in ("class", "cross", "within"):
+        largest, mean = np.array([_edge_and_mean(snapshot, part) for snapshot in series.snapshots]).T
+        ax.plot(x, _positive(largest), color=COLORS[part], label=f"$G_{{{part}}}$, largest")
+        ax.plot(x, _positive(mean), color=COLORS[part], linestyle="--", label=f"$G_{{{part}}}$, mean")
+    ax.set_yscale("log")
+    ax.set_xticks(x, [str(snapshot.at) for snapshot in series.snapshots])
+    ax.set_xlabel(series.unit)
+    ax.set_ylabel("eigenvalue λ")
+    ax.set_ylim(bottom=max(ax.get_ylim()[0], 1e-8 * np.nanmax(outliers)))
+    ax.set_title("edges and outliers", loc="left", fontsize="small")
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    """What a logarithmic axis can show."""
+    return np.where(values > 0, values, np.nan)
+
+
+def _edge_and_mean(snapshot: Snapshot, part: str) -> tuple[float, float]:
+    """The largest eigenvalue and the mean of the non-zero ones: of G_within by the mean of its quadratures."""
+    if part != "within":
+        exact = snapshot.arrays[f"{part}_part"]
+        return float(exact[0]), float(exact.mean())
+    nodes, weights = snapshot.arrays["within_nodes"], snapshot.arrays["within_weights"]
+    trace = float((nodes * weights).sum() / len(nodes)) * snapshot.dim
+    return float(nodes.max()), trace / snapshot.rank
+
+
+def caption(results: Results) -> str:
+    return (
+        "Log spectra of G and of G_within on the training set over the epochs of training (upper row of each "
+        "network, its largest sample) and over the number of examples per class (lower row, last epoch). Right: "
+        "the C largest eigenvalues of G, and the largest and the mean non-zero eigenvalue of each part, exact for "
+        "G_class and G_cross. That the figure shows the log spectrum of G and its parts over epochs and sample "
+        f"sizes is certain; which epochs, and the curves on the right, are ours. ε = {EPSILON:g}, κ = {KAPPA:g}. "
+        f"{results.where('dynamics')}"
+    )
