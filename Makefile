@@ -46,6 +46,8 @@ test: .venv/installed       ## all tests
 	@$(VENV)/python -m pytest
 lint: .venv/installed       ## ruff and mypy
 	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy
+docs: .venv/installed       ## the documentation, into site/
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --quiet --strict
 
 # The environment, pinned; made again when the pins change.
 .venv/installed: requirements.txt pyproject.toml
@@ -55,4 +57,4 @@ lint: .venv/installed       ## ruff and mypy
 	@touch $@
 
 .NOTPARALLEL:   # the stages depend on one another through outputs/
-.PHONY: help reproduce sweep select retrain measure figures report plan status wait logs retry cancel test lint
+.PHONY: help reproduce sweep select retrain measure figures report plan status wait logs retry cancel test lint docs

@@ -53,7 +53,7 @@ class Network:
         *,
         weight_decay: float = 0.0,
         checkpoints: Mapping[int, nn.Module] | None = None,
-        batch_size: int = 128,
+        batch_size: int = 256,
     ):
         """Check the model and its data; one pass over each.
 
