@@ -39,14 +39,7 @@ def layer_grid(
         for ax in block[layers(cell) :]:
             ax.set_axis_off()
         if len(cells) > 1 and cell.cell is not None:
-            block[0].annotate(
-                cell_title(cell.cell),
-                xy=(0, 1),
-                xycoords="axes fraction",
-                xytext=(0, 16),
-                textcoords="offset points",
-                fontweight="bold",
-            )
+            block[0].set_title(cell_title(cell.cell) + "\n", loc="left", fontweight="bold")
     label_panels(used)
     handles, labels = used[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(4, max(1, len(labels))))
@@ -56,31 +49,27 @@ def layer_grid(
 def cells_by_panels(
     cells: Sequence[Result], panels: Sequence[Callable[[Axes, Result], None]], *, widths: Sequence[float]
 ) -> Figure:
-    """A row a cell, a column a panel."""
+    """A row a cell, a column a panel; the first row has the legends."""
     figure, axes = subplots(len(cells), len(panels), row_height=1.9)
     axes[0, 0].get_gridspec().set_width_ratios(widths)
     for row, cell in zip(axes, cells):
         for ax, panel in zip(row, panels):
             panel(ax, cell)
-            legend_above(ax, wide=ax is row[0])
         if len(cells) > 1 and cell.cell is not None:
             row[0].set_title(cell_title(cell.cell), loc="left", fontweight="bold")
+    for ax in axes[0]:
+        legend_above(ax, wide=ax is axes[0, 0], titled=len(cells) > 1)
     label_panels(axes.flat)
     return figure
 
 
-def legend_above(ax: Axes, *, wide: bool) -> None:
+def legend_above(ax: Axes, *, wide: bool, titled: bool) -> None:
     """The legend over the panel, where it hides nothing: in one line if the panel is wide."""
     if labels := ax.get_legend_handles_labels()[1]:
         columns = len(labels) if wide else 1 + (len(labels) > 3)
-        ax.legend(
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1.06),
-            ncols=columns,
-            borderpad=0,
-            handletextpad=0.5,
-            columnspacing=1,
-        )
+        foot = (0.5, 1.2 if wide and titled else 1.06)
+        spacing = {"borderpad": 0, "handletextpad": 0.5, "columnspacing": 1}
+        ax.legend(loc="lower center", bbox_to_anchor=foot, ncols=columns, **spacing)
 
 
 def histogram(
