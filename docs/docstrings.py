@@ -18,7 +18,7 @@ class Readable(griffe.Extension):
 
 def readable(block: str) -> str:
     """A paragraph or section; what is indented as a whole is code, and does not come here."""
-    parts = re.split(r"(`[^`]*`|^    [\w, ]+:)", block, flags=re.MULTILINE)  # code, and names of arguments, stay
+    parts = re.split(r"(`[^`]*`|^    [\w, ()]+:)", block, flags=re.MULTILINE)  # code, and names of arguments, stay
     for i in range(0, len(parts), 2):
         parts[i] = parts[i].replace("<", "&lt;").replace("_", "\\_").replace("*", "\\*")
     return listed("".join(parts)) if block.startswith("Returns") else "".join(parts)
