@@ -108,7 +108,7 @@ def test_changed_settings_are_refused_for_runs_and_measured_again(finished, tmp_
     assert "training.momentum = 0.9, asked for 0.5" in refused.stderr
     assert "Traceback" not in refused.stderr
     before = times(tmp_path / "smoke")
-    reproduce("measure", tmp_path, "measurements.hessian_spectrum.steps=10")
+    reproduce("measure", tmp_path, "measurements.hessian_spectrum.steps=14")
     changed = [path.name for path, stamp in times(tmp_path / "smoke").items() if before.get(path) != stamp]
     assert changed == ["hessian_spectrum.npz"]
 
