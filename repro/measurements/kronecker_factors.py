@@ -37,6 +37,7 @@ class Lanczos(NamedTuple):
     probes: int
     tolerance: float
     memory_budget: int
+    exact_limit: int  # parameters up to which a matrix is diagonalised instead
     seed: int
 
 
@@ -94,7 +95,7 @@ def measure(
     names = layer_names(run.model, data[0][0])
     positions = range(len(names)) if layers is None else sorted(range(len(names))[l] for l in layers)
     k = run.train.classes if outliers is None else outliers
-    lanczos = Lanczos(steps, probes, tolerance, int(memory_budget), seed)
+    lanczos = Lanczos(steps, probes, tolerance, int(memory_budget), exact_limit, seed)
     arrays: dict[str, np.ndarray] = {
         "layers": np.array([names[l] for l in positions]),
         "positions": np.array(positions),
@@ -102,19 +103,29 @@ def measure(
     curves = []
     for l in positions:
         samples, G = layer_matrix(run.model, data, names[l], int(memory_budget))
-        factors = kronecker_factors(samples, sharing=sharing)
-        known = {"kfac": kfac_eigenvalues(factors), "ekfac": ekfac_eigenvalues(samples, factors)}
-        matrices = {"exact": G, "cfac": cfac(factors.to(G.dtype)), **{name: Diagonal(known[name]) for name in known}}
-        found = {name: estimate(A, k, exact_limit, lanczos) for name, A in matrices.items()}
-        found |= {name: found[name]._replace(top=values[:k].cpu().numpy()) for name, values in known.items()}
-        blur = distance(found["kfac"], exactly(known["kfac"], k), epsilon * found["exact"].top[0])
-        cosines = class_mean_cosines(samples).cpu().numpy()
-        curves.append(compare(found, epsilon) | {"resolution": np.array(blur), "class_cosines": cosines})
-        for name, of_layer in found.items():
-            arrays |= of_layer.arrays(f"layer{l}_{name}")
-        for name, factor in zip(("errors", "features"), factors.average()):
-            arrays[f"layer{l}_{name}"] = torch.linalg.eigvalsh(factor).flip(0).cpu().numpy()
+        spectra, curve = measure_layer(samples, G, k, lanczos, epsilon, sharing)
+        curves.append(curve)
+        arrays |= {f"layer{l}_{name}": values for name, values in spectra.items()}
     return arrays | {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
+
+
+def measure_layer(
+    samples: Iterable[LayerSamples], G: LinearOperator, k: int, lanczos: Lanczos, epsilon: float, sharing: Sharing
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Spectra of one layer's matrices, and the numbers that are compared over the layers."""
+    factors = kronecker_factors(samples, sharing=sharing)
+    known = {"kfac": kfac_eigenvalues(factors), "ekfac": ekfac_eigenvalues(samples, factors)}
+    matrices = {"exact": G, "cfac": cfac(factors.to(G.dtype)), **{name: Diagonal(known[name]) for name in known}}
+    found = {name: estimate(A, k, lanczos) for name, A in matrices.items()}
+    found |= {name: found[name]._replace(top=values[:k].cpu().numpy()) for name, values in known.items()}
+    spectra: dict[str, np.ndarray] = {}
+    for name, of_matrix in found.items():
+        spectra |= of_matrix.arrays(name)
+    for name, factor in zip(("errors", "features"), factors.average()):
+        spectra[name] = torch.linalg.eigvalsh(factor).flip(0).cpu().numpy()
+    blur = distance(found["kfac"], exactly(known["kfac"], k), epsilon * found["exact"].top[0])
+    cosines = class_mean_cosines(samples).cpu().numpy()
+    return spectra, compare(found, epsilon) | {"resolution": np.array(blur), "class_cosines": cosines}
 
 
 def layer_matrix(
@@ -131,13 +142,15 @@ def layer_matrix(
     return stream, GaussNewton(model, data, parameters=own, memory_budget=memory_budget)
 
 
-def estimate(A: LinearOperator, k: int, exact_limit: int, lanczos: Lanczos) -> Estimate:
+def estimate(A: LinearOperator, k: int, lanczos: Lanczos) -> Estimate:
     """The spectrum of A: all eigenvalues of a small matrix, Lanczos quadrature of a large one."""
-    if A.dim <= exact_limit:
+    if A.dim <= lanczos.exact_limit:
         eye = torch.eye(A.dim, dtype=A.dtype, device=A.device)
         dense = torch.cat([A @ columns for columns in eye.split(32, dim=1)], dim=1).double()
         return exactly(torch.linalg.eigvalsh((dense + dense.T) / 2).flip(0), k)
-    found = spectrum(A, k=k, **lanczos._asdict())
+    settings = lanczos._asdict()
+    del settings["exact_limit"]
+    found = spectrum(A, k=k, **settings)
     top = np.full(k, np.nan)  # a Krylov space of low dimension has fewer
     top[: len(found.outliers.eigenvalues)] = found.outliers.eigenvalues.double().cpu().numpy()
     return Estimate(found.nodes, found.weights, top, A.dim)
