@@ -32,7 +32,7 @@ class Chunk(Checkpointable):
         Raises:
             FailedTasksError: at the end, so that SLURM's accounting shows a failed job.
         """
-        for task in self.tasks:
+        for task in sorted(self.tasks, key=_attempts):  # one that kills its job does not keep the others from theirs
             if self._is_left(task):
                 self._do(task)
         attempts = [(task, read_attempt(task)) for task in self.tasks]
@@ -73,3 +73,8 @@ class Chunk(Checkpointable):
             interrupt(*self._current)
             self._current = None
         return DelayedSubmission(self)
+
+
+def _attempts(task: Task) -> int:
+    attempt = read_attempt(task)
+    return attempt.attempts if attempt else 0

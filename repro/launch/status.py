@@ -28,15 +28,19 @@ class Seen(NamedTuple):
 
 
 def look(stages: Stages, jobs: Sequence[Job] | None) -> list[Seen]:
-    """The state of every task that computes; `jobs` are the experiment's in the queue, None if it does not answer."""
+    """The state of every task; `jobs` are the experiment's in the queue, None if it does not answer.
+
+    Of the stages that are always made anew, only what is queued or was tried.
+    """
     running = None if jobs is None else {job.id for job in jobs if job.state != "PENDING"}
     waiting = set() if jobs is None else {job.stage for job in jobs}
-    return [_look_at(task, running, stage in waiting) for stage in COMPUTED for task in stages.get(stage, [])]
+    seen = [_look_at(task, running, stage in waiting) for stage, tasks in stages.items() for task in tasks]
+    return [s for s in seen if s.task.stage in COMPUTED or s.state != "missing"]
 
 
 def _look_at(task: Task, running: set[str] | None, stage_is_queued: bool) -> Seen:
     attempt = read_attempt(task)
-    if finished(task):
+    if finished(task) or (task.stage not in COMPUTED and attempt and attempt.ended and not attempt.error):
         return Seen(task, "done", attempt)
     if attempt is None:
         return Seen(task, "queued" if stage_is_queued else "missing", None)
@@ -55,6 +59,8 @@ def report(stages: Stages, root: Path) -> list[str]:
     for stage, of in itertools.groupby(seen, key=lambda s: s.task.stage):
         lines += _rows(stage, list(of))
     lines += _pace(seen) + _waiting(jobs or []) + _errors(seen) + remarks
+    if not jobs and any(s.state == "missing" for s in seen):
+        lines.append(f"nothing is queued for what is missing; what jobs said is in {root / 'slurm' / 'jobs'}")
     return lines
 
 
@@ -70,7 +76,7 @@ def unfinished_logs(stages: Stages, root: Path, lines: int = 20) -> list[str]:
 
 
 def wait(stages: Stages, root: Path, say: Callable[[str], object], seconds: float) -> bool:
-    """Say how far the jobs are whenever that changes, until none is left; whether all that computes is done."""
+    """Say how far the jobs are whenever that changes, until none is left; whether all is done."""
     said = ""
     while True:
         jobs = queue.jobs_of(root)
@@ -141,7 +147,7 @@ def _errors(seen: Sequence[Seen]) -> list[str]:
     for s in ended:
         assert s.attempt is not None
         what = (
-            s.attempt.error or f"the job died: {fate.get(s.attempt.job, 'accounting does not say how')}"
+            s.attempt.error or f"its job died: {fate.get(s.attempt.job, 'accounting does not say how')}"
         ).splitlines()[0]
         kinds.setdefault(what, []).append(s)
     lines = []
