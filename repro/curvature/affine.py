@@ -1,4 +1,4 @@
-"""Linear and convolution layers whose weights autograd does not see: products with half the work of double backward.
+"""Linear, convolution and batch norm layers whose weights autograd does not see: products at the floor of their cost.
 
 Pearlmutter (1994): with θ(t) = θ + t v, the derivatives of d/dt <u, f(θ(t))> at t = 0 are J v (by u) and
 Σ_k u_k ∂²f_k v (by θ). Here a layer's output depends on the scalar t, `Direction.t`, in place of its weights. The graph
@@ -6,9 +6,9 @@ of d/dt is recorded before any v is known, as its value is never needed. When th
 from `Direction.v`, and what would be the gradient by a weight is added to `Direction.out` by the matrix product itself.
 
 Against torch's own double backward this saves the weights' gradients of the recording, sums and copies of vectors as
-long as θ, and transposed copies of convolutions. On 2 cores at full size it takes a Hessian product from 2.2-2.8 to
-1.9-2.0 gradients and a Gauss-Newton product from 1.5-2.1 to 1.3-1.4; recording anew each time, from 3.1-3.4 to 2.5-2.9.
-All other operations, and weights that no such layer uses, are left to torch.
+long as θ, and transposed copies of convolutions; batch norm joins them for time and for a third less memory in G.
+`scripts/bench_products.py` measures what it gains. All other operations, and weights that no such layer uses, are left
+to torch.
 """
 
 from __future__ import annotations
@@ -57,12 +57,16 @@ class Layer:
     def push(self, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(h, weight, bias)
 
+    def push_tangent(self, a: Tensor) -> Tensor:
+        """W a."""
+        return self.push(a, self.weight, None)
+
     def pull(self, delta: Tensor, weight: Tensor, h: Tensor) -> Tensor:
         """W^T δ, in the shape of h."""
         return delta @ weight
 
-    def add_outer(self, delta: Tensor, h: Tensor) -> None:
-        """Add δ ⊗ h to the weight's piece of the product."""
+    def add_outer(self, delta: Tensor, h: Tensor, *, tangent: bool = False) -> None:
+        """Add δ ⊗ h to the weight's piece of the product, for inputs or for tangents of inputs."""
         self.direction.add_product(self.weight_name, delta.flatten(end_dim=-2).T, h.flatten(end_dim=-2))
 
     def add_bias(self, delta: Tensor) -> None:
@@ -82,7 +86,7 @@ class Convolution(Layer):
     def pull(self, delta: Tensor, weight: Tensor, h: Tensor) -> Tensor:
         return self._backward(delta, h, weight, [True, False, False])[0]
 
-    def add_outer(self, delta: Tensor, h: Tensor) -> None:
+    def add_outer(self, delta: Tensor, h: Tensor, *, tangent: bool = False) -> None:
         self.direction.add(self.weight_name, self._backward(delta, h, self.weight, [False, True, False])[1])
 
     def add_bias(self, delta: Tensor) -> None:
@@ -91,6 +95,34 @@ class Convolution(Layer):
 
     def _backward(self, delta: Tensor, h: Tensor, weight: Tensor, mask: list[bool]) -> list[Tensor]:
         return torch.ops.aten.convolution_backward(delta, h, weight, None, *self.settings, mask)
+
+
+@dataclass
+class Normalisation(Layer):
+    """One call of batch norm in eval mode: the diagonal map z = w (h − mean) / √(var + ε) + b in each channel."""
+
+    mean: Tensor
+    var: Tensor
+    eps: float
+
+    def push(self, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.batch_norm(h, self.mean, self.var, weight, bias, eps=self.eps)
+
+    def push_tangent(self, a: Tensor) -> Tensor:
+        return self.pull(a, self.weight, a)
+
+    def pull(self, delta: Tensor, weight: Tensor, h: Tensor) -> Tensor:
+        scale = weight * (self.var + self.eps).rsqrt()
+        return delta * scale.view(-1, *[1] * (delta.ndim - 2))
+
+    def add_outer(self, delta: Tensor, h: Tensor, *, tangent: bool = False) -> None:
+        mean = torch.zeros_like(self.mean) if tangent else self.mean
+        arguments = (delta, h, self.weight, mean, self.var, None, None, False, self.eps, [False, True, False])
+        self.direction.add(self.weight_name, torch.ops.aten.native_batch_norm_backward(*arguments)[1])
+
+    def add_bias(self, delta: Tensor) -> None:
+        if self.bias_name is not None:
+            self.direction.add(self.bias_name, delta.sum(dim=[d for d in range(delta.ndim) if d != 1]))
 
 
 class Push(Function):
@@ -141,23 +173,24 @@ class Pull(Function):
         if ctx.needs_input_grad[0]:
             by_delta = layer.push(h, v, v_bias)
             if a is not None:
-                by_delta += layer.push(a, layer.weight, None)
+                by_delta += layer.push_tangent(a)
         if recorded:
             (delta,) = recorded
             if a is not None:
-                layer.add_outer(delta, a)
+                layer.add_outer(delta, a, tangent=True)
             if ctx.needs_input_grad[1]:
                 by_h = layer.pull(delta, v, h)
         return by_delta, by_h, None, None
 
 
 class Intercept(TorchFunctionMode):
-    """While active, linear and convolution layers whose weight is one of `weights` are recorded as above."""
+    """While active, layers of the three kinds whose weight is one of `weights` are recorded as above."""
 
     def __init__(self, direction: Direction, weights: Mapping[str, Tensor], *, curved: bool):
         super().__init__()
         self.direction, self.curved = direction, curved
-        self.rules = {F.linear: self.linear, F.conv1d: self.conv, F.conv2d: self.conv, F.conv3d: self.conv}
+        convolutions = dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), self.conv)
+        self.rules: dict[Any, Any] = {F.linear: self.linear, F.batch_norm: self.batch_norm, **convolutions}
         self.names = {id(weight): name for name, weight in weights.items()}
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -186,6 +219,22 @@ class Intercept(TorchFunctionMode):
         stride, padding, dilation = ([k] * n if isinstance(k, int) else list(k) for k in (stride, padding, dilation))
         settings = (stride, padding, dilation, False, [0] * n, groups)
         return Push.apply(input, self.direction.t, Convolution(**self._call(weight, bias), settings=settings))
+
+    def batch_norm(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor | None:
+        if training or running_mean is None or running_var is None or weight is None or not self._mine(weight, bias):
+            return None
+        layer = Normalisation(**self._call(weight, bias), mean=running_mean, var=running_var, eps=eps)
+        return Push.apply(input, self.direction.t, layer)
 
     def _mine(self, weight: Tensor, bias: Tensor | None) -> bool:
         """False where torch's own operation must do: weights that are computed from others, or not part of θ."""

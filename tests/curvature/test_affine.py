@@ -7,9 +7,6 @@ from oracles import NETWORKS, tiny
 from repro.curvature.affine import Direction, Intercept
 
 SEEN_BY_AUTOGRAD = {  # in part; the other networks' weights and biases all belong to layers that are intercepted
-    "mlp_bn": {"1.weight", "1.bias"},
-    "conv_bn": {"1.weight", "1.bias"},
-    "residual": {"1.f.1.weight", "1.f.1.bias"},
     "tokens": {"0.weight", "0.bias"},
     "same": {"0.weight", "0.bias", "3.weight", "3.bias"},
     "attention": {f"0.attention.{p}" for p in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")},
