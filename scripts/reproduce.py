@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="show every sbatch and what it waits for; submit nothing"
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     try:
         command(args.command, args.overrides, dry_run=args.dry_run)
     except KeyboardInterrupt:
