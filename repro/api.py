@@ -24,7 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 from repro.curvature import checks, cross_class
 from repro.data import Split
 from repro.figures import FIGURES, find_figure
+from repro.figures.fig03_hessian_spectrum import draw_spectra
 from repro.figures.results import Results
+from repro.figures.style import theme
 from repro.linalg.broadening import Curve, linear_curve, split_outliers
 from repro.measurements import find_measurement
 from repro.provenance import provenance
@@ -120,14 +122,15 @@ class Measured(Result):
         return linear_curve(*split_outliers(nodes, weights, converged))
 
     def plot(self, figure: str | int | None = None) -> Figure:
-        """Drawn as one of the paper's figures, by default the first that this measurement suffices for.
+        """Drawn as a figure of the paper by its number; by default the first there is, or all spectra of Hess, G and E.
 
         Raises:
             ValueError: no such figure, or one that needs what was not measured.
         """
+        if figure is None and self.name == "hessian_spectrum":
+            with theme():
+                return draw_spectra([self], self.spectra, deflated=True)
         drawn = [number for number in FIGURES if find_figure(number).measurements == (self.name,)]
-        if self.name == "hessian_spectrum" and "test_hessian" not in self.spectra:
-            drawn.sort(key=lambda number: number != "4")  # Figure 3 compares with test data
         if not drawn:
             raise ValueError(f"no figure is drawn from {self.name} alone")
         chosen = find_figure(drawn[0] if figure is None else figure)
