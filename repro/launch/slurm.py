@@ -25,6 +25,7 @@ from repro.launch.attempts import forget
 from repro.launch.job import Chunk
 from repro.launch.queue import SlurmError
 from repro.launch.snapshot import snapshot
+from repro.provenance import code_version
 from repro.tasks import Task, finished
 
 COMPUTED = ("sweep", "retrain", "measure")
@@ -78,7 +79,7 @@ def chain(stages: Stages, launch: Mapping[str, Any], array_size: int) -> list[Ar
 def submit(stages: Stages, root: Path, launch: Mapping[str, Any]) -> list[str]:
     """Submit what is unfinished below an experiment's folder `root`; returns a line about each array.
 
-    `launch` is conf/launch/slurm.yaml. Should one sbatch fail, what was submitted before it is cancelled.
+    `launch` is conf/launch/slurm.yaml. The jobs run the package as it is now, from a copy. Should one sbatch fail, what was submitted before it is cancelled.
 
     Raises:
         SlurmError: jobs of the experiment are in the queue already, the chain exceeds a limit of the cluster, or
@@ -98,7 +99,10 @@ def submit(stages: Stages, root: Path, launch: Mapping[str, Any]) -> list[str]:
                 for task in chunk:
                     forget(task)
         ids = _submit_all(arrays, root, launch)
-    return [describe(array, ids, id) for array, id in zip(arrays, ids, strict=True)]
+    lines = [describe(array, ids, id) for array, id in zip(arrays, ids, strict=True)]
+    if code_version().endswith("+"):
+        lines.append(f"uncommitted changes: the jobs run the files as they are now, not commit {code_version()[:-1]}")
+    return lines
 
 
 def dry_run(stages: Stages, root: Path, launch: Mapping[str, Any]) -> list[str]:
