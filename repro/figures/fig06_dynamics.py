@@ -46,7 +46,7 @@ def draw(results: Results) -> Figure:
         for ax, matrix in zip(line, MATRICES):
             _spectra(ax, series, matrix, limits)
         _positions(line[2], series)
-        line[0].set_title(f"{series.title}: $G$", loc="left", fontsize="small")
+        line[0].set_title(f"{series.title}:\n$G$", loc="left", fontsize="small")
         line[1].set_ylabel("")
     figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     label_panels(axes.flat)

@@ -36,7 +36,7 @@ def draw(results: Results) -> Figure:
     _legend(axes[0, 2], axes[0, 0])
     for ax, (data, model) in zip(axes[1:].flat, lines):
         _rates(ax, results.runs.query("data == @data and model == @model"), results.selected)
-        ax.set_title(f"{data_name(data)}, {model_name(model)}")
+        ax.set_title(f"{data_name(data)},\n{model_name(model)}")
     for ax in axes[1:].flat[len(lines) :]:
         ax.set_axis_off()
     label_panels([axes[0, 0], axes[0, 1], *axes[1:].flat[: len(lines)]])

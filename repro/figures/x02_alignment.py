@@ -31,7 +31,8 @@ def draw(results: Results) -> Figure:
         _overlaps(line[2], result.arrays)
         _angles(line[3], result.arrays)
         if result.cell is not None and len(found) > 1:
-            line[0].set_ylabel(f"{cell_title(result.cell)}\nshare of eigenvalue", fontsize="x-small")
+            name = cell_title(result.cell).replace(", ", "\n", 1)
+            line[0].set_ylabel(f"{name}\nshare of eigenvalue", fontsize="x-small")
     handles = {label: handle for ax in axes[0, [0, 2, 3]] for handle, label in zip(*ax.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     label_panels(axes.flat)
