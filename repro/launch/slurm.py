@@ -79,7 +79,8 @@ def chain(stages: Stages, launch: Mapping[str, Any], array_size: int) -> list[Ar
 def submit(stages: Stages, root: Path, launch: Mapping[str, Any]) -> list[str]:
     """Submit what is unfinished below an experiment's folder `root`; returns a line about each array.
 
-    `launch` is conf/launch/slurm.yaml. The jobs run the package as it is now, from a copy. Should one sbatch fail, what was submitted before it is cancelled.
+    `launch` is conf/launch/slurm.yaml. The jobs run the package as it is now, from a copy. Should one sbatch fail, what
+    was submitted before it is cancelled.
 
     Raises:
         SlurmError: jobs of the experiment are in the queue already, the chain exceeds a limit of the cluster, or

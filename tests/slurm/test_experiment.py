@@ -86,12 +86,10 @@ def interrupted_wait_leaves_the_jobs_alone(root, words):
     assert queue.jobs_of(root)
 
 
-def test_stock_hydra_launcher_with_an_array(outputs, local):
+def test_stock_hydra_launcher_with_an_array(outputs, local, monkeypatch):
     words = ["-m", "experiment=smoke", f"outputs={outputs}", "n_per_class=4", "lr_index=0,1"]
-    resources = [
-        f"hydra.launcher.{key}"
-        for key in ("timeout_min=5", "mem_gb=1", "cpus_per_task=1", "setup=[export OMP_NUM_THREADS=1]")
-    ]
+    resources = [f"hydra.launcher.{key}" for key in ("timeout_min=5", "mem_gb=1", "cpus_per_task=1")]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sbatch hands the environment on
     script("train.py", *words, "hydra/launcher=submitit_slurm", *resources)
     expected = {
         path: outcome for path, outcome in outcomes(local).items() if path.endswith(("n4/lr000.json", "n4/lr001.json"))
