@@ -65,7 +65,9 @@ def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
         with Workers(experiment.launch["workers"]) as workers:
             for stage, tasks in wanted.items():
                 run_stage(stage, tasks, workers)
-        print(f"figures: {experiment.root / 'figures'}\nreport:  {experiment.root / 'report' / 'index.html'}")
+        for made in (experiment.root / "figures", experiment.root / "report" / "index.html"):
+            if made.exists():
+                print(made)
 
 
 def on_slurm(name: str, stages: Stages, wanted: Stages, experiment: Experiment, dry_run: bool) -> None:
@@ -109,7 +111,8 @@ def run_stage(stage: str, tasks: list[Task], workers: Workers) -> None:
     else:
         for task in tasks:
             run(task)
-        print(f"{stage}: {len(tasks)} done" if stage == "figures" else f"{stage}: done", flush=True)
+        if tasks:
+            print(f"{stage}: {len(tasks)} tasks done", flush=True)
 
 
 def show_status(stages: dict[str, list[Task]]) -> None:
