@@ -185,6 +185,7 @@ def _retrain(config: dict[str, Any]) -> None:
         "digest": _retrain_digest(config),
         "config": best["config"],
         "epochs": epochs,
+        "files": {path.name: file_digest(path) for path in sorted(folder.glob("epoch*.safetensors"))},
         "sweep_test_error": swept,
         "retrained_test_error": again,
         "within_tolerance": abs(swept - again) <= config["retrain_tolerance"],
@@ -252,8 +253,12 @@ def _figures(config: dict[str, Any]) -> None:
 
 def _report(config: dict[str, Any]) -> None:
     from repro.report import build
+    from repro.report.gallery import write_gallery
 
-    build(Path(config["root"]), {key: [Cell(*cell) for cell in cells] for key, cells in config["figures"].items()})
+    root, shown = Path(config["root"]), {k: [Cell(*cell) for cell in cells] for k, cells in config["figures"].items()}
+    build(root, shown)
+    if config["gallery"]:
+        write_gallery(root, shown, Path(config["gallery"]))
 
 
 class Stage(NamedTuple):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from repro import data, models
 from repro.data import Split
-from repro.files import write_atomically
+from repro.files import file_digest, write_atomically
 from repro.runs import cell_of, read_record, selected_folder
 from repro.store import Cell
 
@@ -93,7 +93,9 @@ class TrainedRun:
         self._config = config
         self._folder = selected_folder(Path(config["root"]), self.cell)
         weights = config.get("weights")
-        self.epochs: list[int] = [] if weights else read_record(self._folder)["epochs"]
+        record = {} if weights else read_record(self._folder)
+        self.epochs: list[int] = record.get("epochs", [])
+        self._digests: Mapping[str, str] = record.get("files", {})
         self.weight_decay: float = config["training"]["weight_decay"]
         self.batch_size: int = config["curvature_batch"]
         self.train = load_split(config, train=True)
@@ -104,7 +106,11 @@ class TrainedRun:
         """The network after `epoch` epochs, one of `epochs`, in eval mode."""
         if epoch not in self.epochs:
             raise ValueError(f"{self.cell} has no checkpoint of epoch {epoch}; there are {self.epochs}")
-        return self._load(self._folder / f"epoch{epoch:04d}.safetensors")
+        path = self._folder / f"epoch{epoch:04d}.safetensors"
+        model = self._load(path)
+        if self._digests.get(path.name, digest := file_digest(path)) != digest:
+            raise ValueError(f"{path} is not the file that was written; delete run.json beside it and retrain")
+        return model
 
     def _load(self, path: Path) -> nn.Module:
         return load_weights(path, build(self._config)).to(self.train.images.device)

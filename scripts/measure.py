@@ -18,7 +18,10 @@ from repro.experiment import measure_task, own_weights
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="measure")
 def main(cfg: DictConfig) -> None:
-    tasks.run(measure_task(cfg, HydraConfig.get().overrides.task))
+    try:
+        tasks.run(measure_task(cfg, HydraConfig.get().overrides.task))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

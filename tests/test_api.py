@@ -191,6 +191,8 @@ def test_weights_from_the_command_line(tmp_path):
     command += ["measurement=hessian_spectrum", "data=fashion_mnist_embedded", "n_per_class=3", "measurement.steps=12"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    again = subprocess.run([*command, "weights=absent.safetensors"], cwd=tmp_path, capture_output=True, text=True)
+    assert (again.returncode, again.stderr) == (1, "error: there is no weights file absent.safetensors\n")
     (path,) = tmp_path.rglob("hessian_spectrum.npz")
     assert path.relative_to(tmp_path / "outputs/weights/w/results").parts[0] == "fashion_mnist_embedded"
     stored = load_result(path, None)

@@ -12,14 +12,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import repro
 from repro import store
-from repro.files import write_atomically
+from repro.experiment import Experiment
+from repro.files import file_digest, write_atomically, write_json
 from repro.linalg.eigenpairs import top_eigenpairs
 from repro.linalg.lanczos import fast_lanczos
 from repro.linalg.operator import Dense
 from repro.linalg.spectrum import spectrum
 from repro.measurements import find_measurement
+from repro.runs import cell_of, selected_folder
 from repro.store import load_result, save_result
-from repro.trained import load_weights, save_weights
+from repro.trained import TrainedRun, build, load_weights, save_weights
 
 X, Y = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
 
@@ -208,6 +210,25 @@ def test_checkpoints_of_another_architecture_damaged_or_diverged(tmp_path):
     save_file({name: tensor * float("nan") for name, tensor in network().state_dict().items()}, path)
     with refused("weights that are not finite, first in"):
         load_weights(path, network())
+
+
+def test_checkpoints_that_are_not_those_written(tmp_path):
+    config = next(iter(Experiment(["experiment=smoke", f"outputs={tmp_path}", "device=cpu"]).cells().values()))
+    folder = selected_folder(tmp_path / "smoke", cell_of(config))
+    path = folder / "epoch0000.safetensors"
+    save_weights(path, build(config))
+    write_json(folder / "run.json", {"digest": "abc", "epochs": [0], "files": {path.name: file_digest(path)}})
+    assert TrainedRun(config).epochs == [0]
+    with refused(r"no checkpoint of epoch 3; there are \[0\]"):
+        TrainedRun(config).at_epoch(3)
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1  # a valid file with another weight
+    path.write_bytes(content)
+    with refused(r"epoch0000\.safetensors is not the file that was written; delete run\.json"):
+        TrainedRun(config)
+    path.unlink()
+    with refused("there is no weights file", FileNotFoundError):
+        TrainedRun(config)
 
 
 def test_pickled_checkpoints_are_not_opened(tmp_path):

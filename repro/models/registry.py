@@ -53,4 +53,5 @@ def imported(name: str) -> Callable[..., nn.Module]:
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"network {name!r} cannot be imported: {error}") from error
+        where = "its folder must be on the Python path (PYTHONPATH=...)"
+        raise ValueError(f"network {name!r} cannot be imported: {error}; {where}") from error
