@@ -7,7 +7,7 @@ the same definition. Every list is known before anything runs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ValueError(f"configuration: {str(error).splitlines()[0]} (key {error.full_key})") from error
     assert isinstance(config, dict)
-    for only_for_planning in ("rates_of", "epochs_of", "figures", "measurements"):
+    for only_for_planning in ("rates_of", "epochs_of", "figures", "measurements", "gallery"):
         config.pop(only_for_planning, None)
     config["n_per_class"] = sample_size(config["n_per_class"], config["data"]["sizes"])
     config["lr_indices"] = learning_rate_indices(config.pop("lr_index"), config["learning_rates"]["count"])
@@ -62,11 +62,13 @@ class Experiment:
         composed = self._compose(self._common)
         self._params = dict(composed.hydra.sweeper.params or {})
         self._params |= {axis: line.partition("=")[2] for axis, line in chosen.items()}
+        self._narrowed = bool(chosen)
         self.axes = {axis: _values(axis, self._params) for axis in AXES}
         OmegaConf.set_struct(composed, False)
         self.launch: dict[str, Any] = OmegaConf.to_container(composed.launch, resolve=True)  # type: ignore[assignment]
         self.name: str = composed.name
         self.root = Path(composed.root)
+        self._gallery: str | None = composed.gallery
         self._figures: dict[str, Any] = {str(key): cells for key, cells in composed.get("figures", {}).items()}
         self._blocks = self._expand()
 
@@ -111,26 +113,30 @@ class Experiment:
             raise ValueError(f"experiment {self.name} does not draw figure {key}; it draws {', '.join(self._figures)}")
         if self._figures[key] is None:
             return []
-        wanted = {axis: [str(v) for v in values] for axis, values in self._figures[key].items()}
+        if not (chosen := self._matching(self._figures[key])):
+            raise ValueError(f"no cell of experiment {self.name} matches figure {key}: {self._figures[key]}")
+        return chosen
+
+    def _matching(self, axes: Mapping[str, Iterable[Any]]) -> list[Cell]:
+        """The cells whose data, model and n_per_class are among those listed; an axis left out admits all."""
+        wanted = {axis: {str(value) for value in values} for axis, values in axes.items()}
         chosen = []
         for cell, config in self.cells().items():
             aliases = (f"size{k}" for k, n in enumerate(config["data"]["sizes"]) if n == cell.n_per_class)
-            sizes = {str(cell.n_per_class), *aliases}
-            if (
-                cell.data in wanted.get("data", [cell.data])
-                and cell.model in wanted.get("model", [cell.model])
-                and (sizes & set(wanted.get("n_per_class", sizes)))
-            ):
+            names = {"data": {cell.data}, "model": {cell.model}, "n_per_class": {str(cell.n_per_class), *aliases}}
+            if all(names[axis] & values for axis, values in wanted.items()):
                 chosen.append(cell)
-        if not chosen:
-            raise ValueError(
-                f"no cell of the grid of experiment {self.name} matches figure {key}: {self._figures[key]}"
-            )
         return chosen
+
+    def _drawable(self) -> list[str]:
+        """The experiment's figures; of a grid narrowed on the command line only those that have cells left."""
+        if not self._narrowed:
+            return list(self._figures)
+        return [key for key, axes in self._figures.items() if axes is None or self._matching(axes)]
 
     def stages(self, keys: Iterable[str] | None = None) -> dict[str, list[Task]]:
         """The tasks of every stage: of the whole experiment, or only those that the figures `keys` need."""
-        shown = {key: self.figure_cells(key) for key in (self._figures if keys is None else keys)}
+        shown = {key: self.figure_cells(key) for key in (self._drawable() if keys is None else keys)}
         cells = self.cells()
         if keys is not None:
             needed = {cell for key in shown for cell in shown[key]}
@@ -146,7 +152,9 @@ class Experiment:
             "retrain": [Task("retrain", str(cell), cells[cell]) for cell in cells if cell in measured],
             "measure": self._measure_tasks(shown, base),
             "figures": [Task("figures", key, {**common, "figure": key, "cells": of}) for key, of in plain.items()],
-            "report": [Task("report", self.name, {**common, "figures": plain})] if keys is None else [],
+            "report": [Task("report", self.name, {**common, "figures": plain, "gallery": self._gallery})]
+            if keys is None
+            else [],
         }
 
     def _split(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
