@@ -93,3 +93,12 @@ def test_a_figure_the_experiment_does_not_draw():
         Experiment(["experiment=smoke"]).stages(["5"])
     with pytest.raises(ValueError, match="no cell"):
         Experiment(["experiment=smoke", "n_per_class=4"]).stages(["3"])
+
+
+def test_a_narrowed_grid_draws_the_figures_that_have_cells_left():
+    def drawn(*overrides):
+        return [task.config["figure"] for task in Experiment(["experiment=smoke", *overrides]).stages()["figures"]]
+
+    assert drawn() == ["3", "x1"]
+    assert drawn("n_per_class=4") == ["x1"]
+    assert drawn("n_per_class=6") == ["3", "x1"]
