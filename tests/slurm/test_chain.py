@@ -186,7 +186,7 @@ def test_a_refused_array_takes_the_others_along(toy):
 
 def test_refuses_more_jobs_than_the_cluster_holds(toy):
     toy.launch["stages"]["sweep"]["tasks_per_job"] = 1
-    many = {"sweep": toy.stages["sweep"] * (queue.limits().jobs // 10)}
+    many = {"sweep": toy.stages["sweep"] * (queue.limits().jobs // 5)}
     with pytest.raises(SlurmError, match=r"12\d* jobs do not fit: .*MaxJobCount = \d+"):
         slurm.submit(many, toy.root, toy.launch)
     assert not queue.jobs_of(toy.root)
