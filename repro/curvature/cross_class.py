@@ -84,11 +84,12 @@ class ClassStructure(NamedTuple):
     def gram(self) -> ClassGram:
         """The inner products from which the eigenvalues of the three parts follow."""
         rows, C = self.rows.flatten(0, 1), len(self.rows)
-        lower = torch.zeros(C * C, C * C, dtype=torch.float64, device=rows.device)
+        gram = torch.empty(C * C, C * C, dtype=torch.float64, device=rows.device)
         for a in range(0, C * C, C):  # block by block: half the products, no temporary as large as the result
-            lower[a : a + C, : a + C] = (rows[a : a + C] @ rows[: a + C].T).double()
+            gram[a : a + C, : a + C] = (rows[a : a + C] @ rows[: a + C].T).double()
+            gram[:a, a : a + C] = gram[a : a + C, :a].T
         same = self.same_part.U * self.same_part.weights.sqrt()  # [P, C]
-        return ClassGram(self.weights.double(), lower.tril() + lower.tril(-1).T, (same.T @ same).double())
+        return ClassGram(self.weights.double(), gram, (same.T @ same).double())
 
 
 class ClassGram(NamedTuple):
@@ -108,6 +109,11 @@ class ClassGram(NamedTuple):
             chosen, rank = (own, C) if part == "class" else (~own, C * (C - 2))
             gram = self.rows[chosen][:, chosen]
         return torch.linalg.eigvalsh(gram).flip(0)[:rank].clamp(min=0)
+
+    def class_means(self) -> Tensor:  # [C, C]
+        """Inner products of the class means g_c alone, which take no memory beside the result."""
+        C, scale = len(self.weights), inverse_root(_class_weights(self.weights))
+        return scale[:, None] * self.rows[:: C + 1, :: C + 1] * scale
 
     def means(self) -> Tensor:  # [C², C²]
         """Inner products of the means themselves: of g_c at (c, c) and of g_{c,c'} at (c, c')."""
@@ -169,7 +175,7 @@ def sliced_gram(
     """`structure(...).gram()` for C² rows that do not fit in memory, exact: accumulated by slices of parameters.
 
     Each slice costs one pass over the data, down to the layers it touches. On top of the budget come one batch, the
-    gradient of the touched parameters and the result, C⁴ numbers.
+    gradient of the touched parameters and twice the result, C⁴ numbers in float64.
 
     Args:
         memory_budget: Bytes for the C² x (slice of P) rows.
