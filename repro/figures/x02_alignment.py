@@ -24,7 +24,7 @@ PARTS = {
 def draw(results: Results) -> Figure:
     """A row a network: what each part contributes to the eigenvalues of Hess and of G; overlaps; principal angles."""
     found = results.of("alignment")
-    figure, axes = subplots(len(found), 4, width=PAGE, row_height=1.8)
+    figure, axes = subplots(len(found), 4, width=PAGE, row_height=1.9)
     for line, result in zip(axes, found):
         for ax, matrix in zip(line, MATRICES):
             _shares(ax, result.arrays, matrix)
@@ -77,7 +77,7 @@ def _angles(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         cosines = arrays[key]
         ax.plot(np.arange(1, len(cosines) + 1), cosines, marker="o", markersize=2.5, color=color, label=label)
     ax.set_ylim(-0.03, 1.03)
-    _ranks(ax, "cosine of principal angle", "top C against span")
+    _ranks(ax, "cosine", "principal angles")
 
 
 def _ranks(ax: Axes, label: str, title: str) -> None:
