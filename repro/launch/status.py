@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -160,9 +160,3 @@ def _errors(seen: Sequence[Seen]) -> list[str]:
             f"    e.g. {first.task.stage} {first.task.name}: {log_path(first.task)}{job_log}",
         ]
     return lines
-
-
-def exit_code(seen: Sequence[Seen]) -> int:
-    """0: all done, 2: not yet, 3: something failed or was lost."""
-    states: Mapping[str, int] = Counter(s.state for s in seen)
-    return 3 if states["failed"] or states["lost"] else 0 if set(states) <= {"done"} else 2
