@@ -68,7 +68,7 @@ class Experiment:
         self.launch: dict[str, Any] = OmegaConf.to_container(composed.launch, resolve=True)  # type: ignore[assignment]
         self.name: str = composed.name
         self.root = Path(composed.root)
-        self._gallery: str | None = composed.gallery
+        self._gallery: str | None = None if self._narrowed else composed.gallery  # it shows every figure
         self._figures: dict[str, Any] = {str(key): cells for key, cells in composed.get("figures", {}).items()}
         self._blocks = self._expand()
 
@@ -191,7 +191,7 @@ def sweep_task(cfg: DictConfig) -> Task:
 
 def retrain_task(cfg: DictConfig) -> Task:
     """The retraining that a configuration of scripts/retrain.py describes."""
-    config = resolve(cfg)
+    config = _whole_cell(cfg)
     return Task("retrain", str(runs.cell_of(config)), config)
 
 
@@ -212,7 +212,13 @@ def own_weights(arguments: Sequence[str]) -> list[str]:
 
 def measure_task(cfg: DictConfig, overrides: Sequence[str]) -> Task:
     """The measurement that a configuration of scripts/measure.py, composed with `overrides`, describes."""
-    return _measure_task({**resolve(cfg), "measurement": _measurement_settings(cfg, overrides)})
+    return _measure_task({**_whole_cell(cfg), "measurement": _measurement_settings(cfg, overrides)})
+
+
+def _whole_cell(cfg: DictConfig) -> dict[str, Any]:
+    """With all learning rates: the best of a cell, not of the block that a multirun over the grid is at."""
+    config = resolve(cfg)
+    return {**config, "lr_indices": list(range(config["learning_rates"]["count"]))}
 
 
 def _measurement_settings(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:

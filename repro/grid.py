@@ -11,7 +11,8 @@ def learning_rate(index: int, *, highest: float, lowest: float, count: int) -> f
     """The `index`-th of `count` log-spaced rates, 0 being the highest."""
     if not 0 <= index < count:
         raise ValueError(f"lr_index {index} is outside the grid of {count} learning rates (0 to {count - 1})")
-    return float(np.logspace(np.log10(highest), np.log10(lowest), count)[index])
+    rate = np.logspace(np.log10(highest), np.log10(lowest), count)[index]
+    return float(f"{rate:.12g}")  # numpy's last bit depends on the CPU, a run's identity must not
 
 
 def learning_rate_indices(choice: int | str, count: int) -> list[int]:

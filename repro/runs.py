@@ -9,6 +9,7 @@ A run is identified by its path and by the digest of everything that decides its
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,22 +82,22 @@ def run_finished(path: Path, wanted: dict[str, Any]) -> bool:
     if not path.exists():
         return False
     run = read_run(path)
-    if run["digest"] == digest(wanted):
+    if run["digest"] == digest(wanted) or not (found := differences(run["config"], wanted)):
         return True
     raise ValueError(
-        f"{path} holds a run with {'; '.join(differences(run['config'], wanted))}: "
+        f"{path} holds a run with {'; '.join(found)}: "
         "give the experiment another name (name=...), or force=true to train it again"
     )
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Each setting that differs, as 'key: stored value, asked for value'."""
+    """Each setting that differs by more than rounding, as 'key = stored value, asked for value'."""
     found = []
     for key in sorted(set(stored) | set(wanted)):
         a, b = stored.get(key), wanted.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
+        elif a != b and not (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-10)):
             found.append(f"{prefix}{key} = {a!r}, asked for {b!r}")
     return found
 

@@ -50,9 +50,22 @@ def save_result(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str,
 
 
 def load_provenance(path: Path) -> dict[str, Any]:
-    """Only where a result came from, without reading its arrays."""
-    with np.load(path, allow_pickle=False) as file:
-        return json.loads(str(file["provenance"]))
+    """Only where a result came from, without reading its arrays.
+
+    Raises:
+        ValueError: the file is damaged; delete it and measure again.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file["provenance"]))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged ({error}); delete it, the next run measures it again")
 
 
 def load_result(path: Path, cell: Cell | None) -> Result:
@@ -68,4 +81,4 @@ def load_result(path: Path, cell: Cell | None) -> Result:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it, the next run measures it again") from error
+        raise _damaged(path, error) from error

@@ -112,13 +112,25 @@ def _expected(config: dict[str, Any]) -> list[tuple[Cell, int]]:
     return [(Cell(*cell), i) for *cell, indices in config["cells"] for i in indices]
 
 
+def _tabulated(root: Path, anew: set[Cell]) -> list[tuple[Cell, int, Path]]:
+    """Trainings already in the table, of other cells than `anew`: selecting in a part of the grid keeps them."""
+    import pandas as pd
+
+    if not (root / "runs.csv").exists():
+        return []
+    rows = pd.read_csv(root / "runs.csv")[[*Cell._fields, "lr_index"]].itertuples(index=False, name=None)
+    found = [(Cell(data, model, int(n)), int(i)) for data, model, n, i in rows]
+    return [(cell, i, runs.run_path(root, cell, i)) for cell, i in found if cell not in anew]
+
+
 def _select(config: dict[str, Any]) -> None:
     from repro.selection import check_complete, select
 
     root = Path(config["root"])
     expected = _expected(config)
-    table = runs.table((cell, i, runs.run_path(root, cell, i)) for cell, i in expected)
-    check_complete(table, expected, config["missing_allowed"])
+    asked = [(cell, i, runs.run_path(root, cell, i)) for cell, i in expected]
+    check_complete(runs.table(asked), expected, config["missing_allowed"])
+    table = runs.table([*_tabulated(root, {cell for cell, _ in expected}), *asked])
     for name, content in (("runs.csv", table), ("selected.csv", select(table))):
         write_atomically(root / name, lambda path, content=content: content.to_csv(path, index=False))  # type: ignore[misc]
 
@@ -136,7 +148,9 @@ def _selected(config: dict[str, Any]) -> dict[str, Any]:
     best = select(table).iloc[0]
     if bool(best.diverged):
         raise ValueError(f"every training of {cell} diverged; there is nothing to measure")
-    return runs.read_run(_run_path(config, int(best.lr_index)))
+    path, identity = _run_path(config, int(best.lr_index)), _identity(config, int(best.lr_index))
+    runs.run_finished(path, identity)  # refuses a run of other settings than those it would be trained again with
+    return runs.read_run(path)
 
 
 def _retrain_digest(config: dict[str, Any]) -> str:
@@ -177,6 +191,8 @@ def _retrain(config: dict[str, Any]) -> None:
         engine="sequential",
         on_checkpoint=lambda _, epoch, model: save_weights(folder / f"epoch{epoch:04d}.safetensors", model),
         checkpoint_epochs=epochs,
+        checkpoint=folder / f"unfinished-{_retrain_digest(config)}.safetensors",
+        checkpoint_seconds=config["checkpoint_seconds"],
     )
     swept, again = best["metrics"]["test_error"], history.test_error[-1]
     if abs(swept - again) > config["retrain_tolerance"]:
@@ -212,7 +228,8 @@ def _measurement_digest(config: dict[str, Any]) -> str:
 def _measured(config: dict[str, Any]) -> Any:
     """What identifies the weights that are measured."""
     if weights := config.get("weights"):
-        return [file_digest(Path(weights)), config["model"], config["training"]["weight_decay"]]
+        data = [config["data"], config["n_per_class"]]
+        return [file_digest(Path(weights)), config["model"], data, config["training"]["weight_decay"]]
     return _record(config)["digest"]
 
 

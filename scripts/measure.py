@@ -1,7 +1,7 @@
 """Compute one measurement of one retrained network, or of your own weights; what is finished is skipped.
 
-python scripts/measure.py measurement=hessian_spectrum model=vgg11 n_per_class=136
-python scripts/measure.py -m measurement=layer_features model=mlp n_per_class=10,37,136
+python scripts/measure.py measurement=hessian_spectrum model=vgg11 n_per_class=51
+python scripts/measure.py -m measurement=layer_features model=vgg11 n_per_class=10,26,51
 python scripts/measure.py measurement=hessian_spectrum weights=mine.safetensors model=my_module:build data=mnist
 """
 

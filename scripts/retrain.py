@@ -1,6 +1,6 @@
 """Train the selected run of a cell once more, keeping checkpoints; its sweep must be finished.
 
-python scripts/retrain.py model=mlp n_per_class=37
+python scripts/retrain.py model=mlp n_per_class=51
 """
 
 import hydra

@@ -102,3 +102,19 @@ def test_a_narrowed_grid_draws_the_figures_that_have_cells_left():
     assert drawn() == ["3", "x1"]
     assert drawn("n_per_class=4") == ["x1"]
     assert drawn("n_per_class=6") == ["3", "x1"]
+
+
+def test_scripts_retrain_and_measure_look_at_all_rates_of_a_cell():
+    from hydra import compose, initialize_config_dir
+
+    from repro.experiment import CONF, measure_task, retrain_task
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("measure", ["experiment=smoke", "n_per_class=6", "lr_index=1"])
+    assert retrain_task(cfg).config["lr_indices"] == measure_task(cfg, ()).config["lr_indices"] == [0, 1, 2]
+
+
+def test_a_narrowed_grid_leaves_the_gallery_alone():
+    smoke = ["experiment=smoke", "gallery=gallery.md"]
+    assert Experiment(smoke).stages()["report"][0].config["gallery"] == "gallery.md"
+    assert Experiment([*smoke, "n_per_class=6"]).stages()["report"][0].config["gallery"] is None

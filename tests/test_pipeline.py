@@ -123,6 +123,24 @@ def test_a_missing_run_stops_the_selection_and_can_be_tolerated(finished, tmp_pa
     assert len(pd.read_csv(tmp_path / "smoke/runs.csv")) == 5
 
 
+def test_selecting_in_a_part_of_the_grid_keeps_the_other_cells(finished, tmp_path):
+    root, _ = finished
+    shutil.copytree(root, tmp_path / "smoke")
+    reproduce("select", tmp_path, "n_per_class=6")
+    for name in ("runs.csv", "selected.csv"):
+        part, whole = (pd.read_csv(folder / name) for folder in (tmp_path / "smoke", root))
+        pd.testing.assert_frame_equal(part, whole, check_like=True)
+
+
+def test_a_run_of_other_settings_is_not_trained_again_in_the_name_of_the_stored_one(finished, tmp_path):
+    root, _ = finished
+    shutil.copytree(root, tmp_path / "smoke")
+    before = times(tmp_path / "smoke")
+    refused = reproduce("retrain", tmp_path, "training.momentum=0.5", check=False)
+    assert "training.momentum = 0.9, asked for 0.5" in refused.stderr
+    assert times(tmp_path / "smoke") == before
+
+
 def test_a_truncated_checkpoint_is_named(finished, tmp_path):
     root, _ = finished
     shutil.copytree(root, tmp_path / "smoke")

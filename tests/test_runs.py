@@ -80,3 +80,11 @@ def test_digest_and_path_identify_a_run(a, b, i, j):
     same_place = (a["n_per_class"], a["model"]["name"], i) == (b["n_per_class"], b["model"]["name"], j)
     assert (paths[0] == paths[1]) == same_place
     assert json.loads(json.dumps(one)) == one
+
+
+def test_a_rate_that_differs_by_rounding_is_the_same_run(tmp_path):
+    config = {"training": {"epochs": 2}, "lr": 0.1, "lr_index": 0}
+    write_run(tmp_path / "run.json", config, {"metrics": {}}, {})
+    assert run_finished(tmp_path / "run.json", {**config, "lr": 0.1 * (1 + 1e-12)})
+    with pytest.raises(ValueError, match=r"lr = 0\.1, asked for 0\.1001"):
+        run_finished(tmp_path / "run.json", {**config, "lr": 0.1001})

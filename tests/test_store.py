@@ -37,6 +37,8 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     path.write_bytes(path.read_bytes()[:200] if damage == "truncated" else b"not a zip file")
     with pytest.raises(ValueError, match=r"x\.npz is damaged.*delete it"):
         load_result(path, CELL)
+    with pytest.raises(ValueError, match=r"x\.npz is damaged.*delete it"):
+        load_provenance(path)
 
 
 def test_pickled_objects_are_refused(tmp_path):
