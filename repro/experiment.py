@@ -22,9 +22,11 @@ from yaml import YAMLError
 from repro import runs
 from repro.figures import find_figure
 from repro.grid import learning_rate_indices, sample_size
+from repro.launch.local import gpus
 from repro.store import Cell
 from repro.tasks import Task
 
+RATES_PER_GPU_TASK = 25  # what a GPU trains at once, memory permitting; a core trains one after the other
 AXES = ("data", "model", "n_per_class", "lr_index")
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -160,6 +162,8 @@ class Experiment:
     def _split(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
         """The blocks of some cells, cut into as many rates as the launcher wants a task to train."""
         most = self.launch["rates_per_task"]
+        if most == "auto":
+            most = RATES_PER_GPU_TASK if gpus() else 1
         wanted = set(cells)
         return [
             {**block, "lr_indices": part}

@@ -15,7 +15,7 @@ from repro.trained import build, device_of
 from repro.training import Recipe
 
 TEST_EXAMPLES = {"fashion_mnist_embedded": 1000}  # of all other data sets 10 000
-STARTUP_SECONDS = 10.0  # of a job: Python, torch, the device, the data
+STARTUP_SECONDS = 10.0  # of a job on a cluster: Python, torch, the device, the data
 SIDE = 32  # pixels, after padding
 
 
@@ -27,10 +27,13 @@ def job_of(config: dict[str, Any], rates: int) -> Job:
     return Job(_network(config), Recipe(**config["training"]), examples, test, rates)
 
 
-def plan(sweep: Sequence[Task], retrain: Sequence[Task], seconds: float = 1.0) -> tuple[Plan, dict[str, float]]:
+def plan(
+    sweep: Sequence[Task], retrain: Sequence[Task], *, job_startup: float, seconds: float = 1.0
+) -> tuple[Plan, dict[str, float]]:
     """Cost of the unfinished tasks, each a job, and the deviation of predicted from measured time of finished runs.
 
     Args:
+        job_startup: seconds before a job computes; 0 where workers live on between jobs.
         seconds: length of each of a network's three timings.
     """
     throughput = _throughput([*sweep, *retrain], seconds)
@@ -40,7 +43,7 @@ def plan(sweep: Sequence[Task], retrain: Sequence[Task], seconds: float = 1.0) -
     for config in again:
         kept[_network(config)] = kept.get(_network(config), 0) + config["checkpoints"] + 1
     jobs += [job_of(config, 1) for config in again]
-    return estimate(jobs, throughput, startup_seconds=STARTUP_SECONDS, checkpoints=kept), deviations(
+    return estimate(jobs, throughput, startup_seconds=job_startup, checkpoints=kept), deviations(
         _measured(sweep), throughput
     )
 

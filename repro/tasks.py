@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+MEASURING = 1  # raise it by hand when a change of the code changes the numbers of a measurement
+
+
 class Task(NamedTuple):
     """One idempotent piece of work of a stage; `config` is resolved and plain json."""
 
@@ -165,8 +168,9 @@ def _retrain_finished(config: dict[str, Any]) -> bool:
     from repro.selection import MissingRunsError
 
     try:
-        record = _record(config)
-        return record["digest"] == _retrain_digest(config)
+        record, folder = _record(config), runs.selected_folder(Path(config["root"]), runs.cell_of(config))
+        kept = all((folder / f"epoch{epoch:04d}.safetensors").exists() for epoch in record["epochs"])
+        return kept and record["digest"] == _retrain_digest(config)
     except (FileNotFoundError, MissingRunsError):
         return False
 
@@ -222,7 +226,7 @@ def _result_path(config: dict[str, Any]) -> Path:
 
 def _measurement_digest(config: dict[str, Any]) -> str:
     of = _measured(config) if config["measurement"]["per_cell"] else None
-    return digest({"measurement": config["measurement"], "of": of, "batch": config["curvature_batch"]})
+    return digest({"algorithm": MEASURING, "measurement": config["measurement"], "of": of})
 
 
 def _measured(config: dict[str, Any]) -> Any:

@@ -17,6 +17,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from repro.experiment import Experiment
 from repro.launch.local import Workers
@@ -52,7 +53,7 @@ def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
         raise ValueError(f"unknown command {name!r}; there are {', '.join(COMMANDS)} and fig<number>")
     stages = experiment.stages(None if figure is None else [figure])
     if name == "plan":
-        show_plan(stages)
+        show_plan(stages, experiment.launch)
         return
     wanted = {s: tasks for s, tasks in stages.items() if name in ("all", "retry", s) or figure is not None}
     if experiment.launch["kind"] == "slurm":
@@ -121,16 +122,19 @@ def show_status(stages: dict[str, list[Task]]) -> None:
         print(f"{stage:8} {sum(map(finished, stages[stage])):6} of {len(stages[stage])} tasks finished")
 
 
-def show_plan(stages: dict[str, list[Task]]) -> None:
+def show_plan(stages: dict[str, list[Task]], launch: Mapping[str, Any]) -> None:
     """Jobs, trainings, hours and disk of what is still to do, predicted from a calibration on this device."""
-    from repro.plan import plan  # imports torch, which the other commands do without
+    from repro.plan import STARTUP_SECONDS, plan  # imports torch, which the other commands do without
 
     show_status(stages)
     print("timing each network on this device ...", flush=True)
-    ahead, deviation = plan(stages["sweep"], stages["retrain"])
+    on_cluster = launch["kind"] == "slurm"
+    ahead, deviation = plan(stages["sweep"], stages["retrain"], job_startup=STARTUP_SECONDS if on_cluster else 0.0)
     print(f"to do    {ahead.jobs} jobs, {ahead.trainings} trainings (measurements not counted)")
     print(f"time     {ahead.hours:.2f} device hours, longest job {ahead.longest_job_hours:.2f} h")
     print(f"disk     {ahead.disk_bytes / 1e9:.2f} GB")
+    if on_cluster and ahead.longest_job_hours * 60 > (limit := launch["stages"]["sweep"]["time"]):
+        print(f"caution  the longest job exceeds {limit} minutes, and would be requeued: lower rates_per_task")
     for network, ratio in deviation.items():
         print(f"check    {network}: predicted {ratio:+.0%} against the finished runs' own time")
 

@@ -3,6 +3,8 @@
 python scripts/retrain.py model=mlp n_per_class=51
 """
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -12,7 +14,10 @@ from repro.experiment import retrain_task
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    tasks.run(retrain_task(cfg))
+    try:
+        tasks.run(retrain_task(cfg))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ python scripts/train.py -m experiment=embedded                        the whole 
 python scripts/train.py -m data=mnist n_per_class=10,13 hydra/launcher=submitit_slurm
 """
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -15,7 +17,10 @@ from repro.experiment import sweep_task
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    tasks.run(sweep_task(cfg))
+    try:
+        tasks.run(sweep_task(cfg))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Workers:
     """
 
     def __init__(self, count: int | str):
-        self._count = (_gpus() or len(os.sched_getaffinity(0))) if count == "auto" else int(count)
+        self._count = (gpus() or len(os.sched_getaffinity(0))) if count == "auto" else int(count)
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
@@ -84,7 +84,7 @@ class Workers:
         os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers' torch when it is loaded
         context = multiprocessing.get_context("spawn")  # a forked CUDA context would not work
         started = context.Value("i", 0)
-        return ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin, initargs=(started, _gpus()))
+        return ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin, initargs=(started, gpus()))
 
 
 def log_path(task: Task) -> Path:
@@ -129,7 +129,7 @@ def _begin(started: Any, gpus: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _gpus() -> int:
+def gpus() -> int:
     """GPUs of this machine, asked without loading torch."""
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
