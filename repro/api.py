@@ -62,7 +62,7 @@ class Network:
         Args:
             model: a classifier in eval mode, inputs [B, ...] -> logits [B, C].
             train, test: tensors (inputs, labels), a Dataset of such pairs, a DataLoader, or a list of batches.
-            checkpoints: networks by epoch, for the measurement `dynamics`.
+            checkpoints: networks by epoch, for the measurements `dynamics` and `alignment_dynamics`.
             batch_size: examples a batch when curvature is averaged: memory, not results.
 
         Raises:
@@ -222,6 +222,7 @@ def defaults(network: Network) -> dict[str, Any]:
         "layers": None,  # all
         "exact_limit": 1500,
         "stored_nodes": 4096,
+        "stored_means": 2500,
         "epsilon": 1e-5,
     }
 

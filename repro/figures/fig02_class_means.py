@@ -26,10 +26,10 @@ def draw(results: Results) -> Figure:
         matrix_panel(line[0], -np.log10(p.clip(min=SMALLEST)), symmetric=False)
         _name(line[0], "−log$_{10}$ mean p", "would-be label c'", "class c")
         own = np.arange(C)
-        matrix_panel(line[1], _cosines(gram[own, own][:, own, own]))
+        matrix_panel(line[1], cosines(gram[own, own][:, own, own]))
         _name(line[1], "cosines of $g_c$", "class d", "class c")
         c, k = np.array([(c, k) for c in range(C) for k in range(C) if k != c]).T
-        cross = _cosines(gram[c, k][:, c, k])
+        cross = cosines(gram[c, k][:, c, k])
         matrix_panel(line[2], cross, blocks=[C - 1] * C)
         _name(line[2], "cosines of $g_{c,c'}$, by c", "(d, d')", "(c, c')")
         by_label = np.lexsort((c, k))
@@ -41,7 +41,7 @@ def draw(results: Results) -> Figure:
     return figure
 
 
-def _cosines(gram: np.ndarray) -> np.ndarray:  # [K, K] -> [K, K]
+def cosines(gram: np.ndarray) -> np.ndarray:  # [K, K] -> [K, K]
     """Inner products over lengths; zero for a mean that is zero."""
     length = np.sqrt(np.diag(gram).clip(min=0))
     inverse = np.divide(1, length, out=np.zeros_like(length), where=length > 0)

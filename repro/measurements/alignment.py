@@ -55,7 +55,7 @@ def measure(
         top[name] = pairs.vectors[:, :C]
         found = {field: getattr(pairs, field) for field in ("eigenvalues", "residuals", "converged")}
         found |= {f"share_{part}": share for part, share in shares(pairs, G, structure).items()}
-        found |= {f"overlap_{part}": (B.T @ pairs.vectors).square().sum(dim=0) for part, B in bases.items()}
+        found |= {f"overlap_{part}": overlaps(pairs.vectors, B) for part, B in bases.items()}
         found["class_cosines"] = principal_cosines(top[name], bases["class"])
         arrays |= {f"{name}_{key}": value.cpu().numpy() for key, value in found.items()}
     arrays["hessian_gauss_newton_cosines"] = principal_cosines(top["hessian"], top["gauss_newton"]).cpu().numpy()
@@ -67,11 +67,21 @@ def measure(
 def shares(pairs: Eigenpairs, G: LinearOperator, structure: ClassStructure) -> dict[str, Tensor]:  # [K] each
     """u^T part u / λ of each eigenvector u: what each part of G, and E = λ − G, contributes to its eigenvalue."""
     U = pairs.vectors
-    parts: dict[str, Tensor] = {part: quadratic(structure.part(part), U) for part in SPANNED_PARTS}
+    parts = spanned_contributions(structure, U)
     whole = quadratic(G, U)
     parts["within"] = whole - torch.stack(list(parts.values())).sum(dim=0)
     parts["residual"] = pairs.eigenvalues - whole
     return {name: value / pairs.eigenvalues for name, value in parts.items()}
+
+
+def spanned_contributions(structure: ClassStructure, U: Tensor) -> dict[str, Tensor]:  # [P, K] -> [K] each
+    """u^T part u of each column, for the parts that class and cross-class means span: no product with G."""
+    return {part: quadratic(structure.part(part), U) for part in SPANNED_PARTS}
+
+
+def overlaps(U: Tensor, B: Tensor) -> Tensor:  # [P, K], [P, L] orthonormal -> [K]
+    """Squared length of the projection of each column of U onto the span of B."""
+    return (B.T @ U).square().sum(dim=0)
 
 
 def quadratic(A: LinearOperator, U: Tensor) -> Tensor:  # [P, K] -> [K]

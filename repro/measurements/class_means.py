@@ -12,24 +12,30 @@ if TYPE_CHECKING:
     from repro.trained import TrainedRun
 
 
-def measure(run: TrainedRun, *, memory_budget: float) -> dict[str, np.ndarray]:
+def measure(run: TrainedRun, *, memory_budget: float, stored_means: int) -> dict[str, np.ndarray]:
     """Gram matrices of the means on the training set, of the paper and of its companion, in the order (c, c').
 
     Args:
         memory_budget: bytes for the C² means; where they do not fit they are taken by slices of the parameters
             (CIFAR100: 10 000 means of 28 million parameters).
+        stored_means: where the C² means are more than so many their C⁴ inner products are not stored, only those of
+            the C class means (CIFAR100: 0.8 GB each time).
 
     Returns:
-        means [C², C²]: inner products of g_c at (c, c) and g_{c,c'} at (c, c'), row and column c C + c'.
+        class_means [C, C]: inner products of g_c.
+        means [C², C²]: inner products of g_c at (c, c) and g_{c,c'} at (c, c'), row and column c C + c'; left out
+            where there are more than `stored_means`.
         weights [C, C]: w_{c,c'}, which sum to one.
         class_part [C], cross_part [C (C − 2)], same_part [C]: eigenvalues of the parts of G, descending.
-        companion_means, companion_class_part, ...: the same of the companion's unweighted δ_c, δ_{c,c'}; its
-            class_part is G1, cross_part G2, same_part G0; companion_weights [C, C] is n_c/N.
+        companion_class_means, companion_means, companion_class_part, ...: the same of the companion's unweighted
+            δ_c, δ_{c,c'}; its class_part is G1, cross_part G2, same_part G0; companion_weights [C, C] is n_c/N.
     """
     arrays: dict[str, np.ndarray] = {}
     for prefix, structure in (("", class_structure), ("companion_", companion_structure)):
         gram = sliced_gram(run.model, run.batches(), memory_budget=int(memory_budget), structure=structure)
-        arrays[f"{prefix}means"] = gram.means().cpu().numpy()
+        arrays[f"{prefix}class_means"] = gram.class_means().cpu().numpy()
+        if len(gram.rows) <= stored_means:
+            arrays[f"{prefix}means"] = gram.means().cpu().numpy()
         arrays[f"{prefix}weights"] = gram.weights.cpu().numpy()
         for part in SPANNED_PARTS:
             arrays[f"{prefix}{part}_part"] = gram.eigenvalues(part).cpu().numpy()

@@ -36,11 +36,7 @@ def measure(
 
     Where a Lanczos run ends early (a matrix that underflows, say) rows are filled up with zeros, not converged.
     """
-    chosen = run.epochs
-    if not chosen:
-        raise ValueError(f"{run.cell} has no checkpoints, and this measurement follows a network over its training")
-    if epochs is not None:
-        chosen = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, epochs).round().astype(int))]
+    chosen = spread_epochs(run, epochs)
     estimate = partial(
         spectrum, steps=steps, probes=probes, tolerance=tolerance, memory_budget=int(memory_budget), seed=seed
     )
@@ -55,11 +51,25 @@ def measure(
         row |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
         row["own_share"] = (gram.weights.diagonal() / gram.weights.sum(dim=1)).cpu().numpy()
         rows.append(row)
-    arrays = {name: _stacked([row[name] for row in rows]) for name in rows[0]}
+    arrays = {name: stacked([row[name] for row in rows]) for name in rows[0]}
     return arrays | {"epochs": np.array(chosen), "gauss_newton_dim": arrays["gauss_newton_dim"][0]}
 
 
-def _stacked(rows: list[np.ndarray]) -> np.ndarray:
+def spread_epochs(run: TrainedRun, count: int | None) -> list[int]:
+    """At most `count` of the run's checkpoints, evenly spread over those kept, the first and the last among them.
+
+    Raises:
+        ValueError: the run has no checkpoints.
+    """
+    kept = run.epochs
+    if not kept:
+        raise ValueError(f"{run.cell} has no checkpoints, and this measurement follows a network over its training")
+    if count is None:
+        return kept
+    return [kept[i] for i in np.unique(np.linspace(0, len(kept) - 1, count).round().astype(int))]
+
+
+def stacked(rows: list[np.ndarray]) -> np.ndarray:
     """Rows of one shape but for the last axis, as one array; zeros (False) where a Lanczos run ended early."""
     if rows[0].ndim == 0:
         return np.array(rows)

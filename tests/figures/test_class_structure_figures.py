@@ -1,4 +1,4 @@
-"""Figures 1, 2, 5, 6 and x2-x4 drawn from measurements of a tiny network: what is where, not how it looks."""
+"""Figures 1, 2, 5, 6, x2-x4, x7 and x8 drawn from measurements of a tiny network: what is where, not how it looks."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from torch import nn
 from repro.figures import find_figure
 from repro.figures.results import Results
 from repro.figures.x03_tsne import embedding
-from repro.measurements import alignment, class_means, dynamics, gauss_newton_knockouts
+from repro.measurements import alignment, alignment_dynamics, class_means, dynamics, gauss_newton_knockouts
 from repro.store import Cell, Result
 
 C, N = 3, 30
@@ -38,7 +38,10 @@ def measured():
                 run, knockout="subtraction", outliers=None, **lanczos
             ),
             "dynamics": dynamics.measure(run, epochs=None, **lanczos),
-            "class_means": class_means.measure(run, memory_budget=1e9),
+            "class_means": class_means.measure(run, memory_budget=1e9, stored_means=C**2),
+            "alignment_dynamics": alignment_dynamics.measure(
+                run, epochs=None, tolerance=1e-6, max_products=60, memory_budget=1e9, seed=0
+            ),
             "alignment": alignment.measure(
                 run, eigenvectors=None, tolerance=1e-6, max_products=60, memory_budget=1e9, seed=0
             ),
@@ -58,7 +61,7 @@ def panels(figure):
 
 @pytest.mark.parametrize(
     ("number", "of_one", "of_three"),
-    [("1", 1, 3), ("2", 4, 12), ("5", 4, 12), ("x2", 4, 12), ("x3", 1, 3), ("x4", 1, 3)],
+    [("1", 1, 3), ("2", 4, 12), ("5", 4, 12), ("x2", 4, 12), ("x3", 1, 3), ("x4", 1, 3), ("x7", 3, 9), ("x8", 2, 6)],
 )
 def test_every_cell_has_its_panels(measured, number, of_one, of_three):
     for cells, expected in ((CELLS[:1], of_one), (CELLS, of_three)):
@@ -96,6 +99,27 @@ def test_shares_are_stacked_to_one(measured):
     ax = panels(find_figure("x2").draw(results_of(measured, CELLS[:1])))[1]  # G: no negative share but for rounding
     tops = np.array([bar.get_y() + bar.get_height() for bar in ax.patches]).reshape(5, -1)
     np.testing.assert_allclose(tops.max(axis=0), 1, atol=1e-6)
+
+
+def test_x7_shows_each_eigenvector_at_each_epoch_and_shares_that_add_up(measured):
+    results = results_of(measured, CELLS[:1])
+    overlap = results.of("alignment_dynamics")[0].arrays["overlap_class"]
+    projections, angles, shares = panels(find_figure("x7").draw(results))
+    dots = np.concatenate([line.get_ydata() for line in projections.lines if line.get_linestyle() == "None"])
+    np.testing.assert_allclose(np.sort(dots), np.sort(overlap.ravel()))
+    assert [tick.get_text() for tick in angles.get_xticklabels()] == ["0", "1"]
+    np.testing.assert_allclose(sum(np.array([bar.get_height() for bar in bars]) for bars in shares.containers), 1)
+
+
+def test_x8_ranks_all_eigenvalues_and_says_that_classes_are_few(measured):
+    results = results_of(measured, CELLS[:1])
+    arrays = results.of("class_means")[0].arrays
+    ranked, cosines = panels(find_figure("x8").draw(results))
+    for line, part in zip(ranked.lines, ("class", "cross")):
+        values = arrays[f"{part}_part"]
+        np.testing.assert_allclose(line.get_ydata(), values[values > 1e-10 * arrays["class_part"].max()])
+    np.testing.assert_allclose(np.diag(np.asarray(cosines.images[0].get_array())), 1, atol=1e-9)
+    assert f"Only {C} classes" in find_figure("x8").caption(results)
 
 
 def test_cosines_of_class_means_have_a_unit_diagonal(measured):

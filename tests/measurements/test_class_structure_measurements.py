@@ -108,8 +108,8 @@ def test_dynamics_fills_up_runs_that_end_early(run):
 
 
 def test_class_means_do_not_depend_on_the_budget(run):
-    arrays = class_means.measure(run, memory_budget=1e9)
-    sliced = class_means.measure(run, memory_budget=8 * C * C * 11)
+    arrays = class_means.measure(run, memory_budget=1e9, stored_means=C**2)
+    sliced = class_means.measure(run, memory_budget=8 * C * C * 11, stored_means=C**2)
     for name, values in arrays.items():
         np.testing.assert_allclose(sliced[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
     companion = companion_structure(run.model, run.batches())
@@ -120,6 +120,16 @@ def test_class_means_do_not_depend_on_the_budget(run):
     w = arrays["weights"].sum(axis=1) - np.diag(arrays["weights"])
     gram = np.sqrt(w)[:, None] * arrays["means"][np.ix_(own, own)] * np.sqrt(w)
     np.testing.assert_allclose(np.linalg.eigvalsh(gram)[::-1], arrays["class_part"], rtol=1e-8, atol=1e-14)
+
+
+def test_class_means_of_many_classes_are_stored_alone(run):
+    everything = class_means.measure(run, memory_budget=1e9, stored_means=C**2)
+    arrays = class_means.measure(run, memory_budget=1e9, stored_means=C**2 - 1)
+    own = np.arange(C) * (C + 1)
+    for prefix in ("", "companion_"):
+        assert f"{prefix}means" not in arrays
+        expected = everything[f"{prefix}means"][np.ix_(own, own)]
+        np.testing.assert_allclose(arrays[f"{prefix}class_means"], expected, rtol=1e-10, atol=1e-15)
 
 
 def test_alignment_by_dense_eigenvectors(run):
