@@ -80,7 +80,7 @@ def swept():
 
 def test_error_curves_mark_the_selected_run_and_shade_divergence(swept):
     figure = find_figure("x1").draw(swept)
-    ax = next(ax for ax in figure.axes if ax.get_title() == "MNIST, VGG11")
+    ax = next(ax for ax in figure.axes if ax.get_title() == "MNIST,\nVGG11")
     circles = [line for line in ax.lines if line.get_markerfacecolor() == "none"]
     assert [line.get_xydata().tolist() for line in circles] == [[[pytest.approx(0.1 / 3), pytest.approx(0.21)]]]
     (shaded,) = ax.patches

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -100,6 +101,8 @@ def test_preempted_and_resumes(toy, own_node):
 def restart_requeued(toy, job):
     """Wait until a job was put back into the queue, where it has to wait for two minutes, and let it start at once."""
     toy.until(lambda: restarts(job) == "1" and state(toy, job) == "PENDING", 90, lambda: queue.jobs_of(toy.root))
+    toy.until(lambda: set(queue.command("sinfo", "--noheader", "--format=%T").split()) == {"idle"}, 60)
+    time.sleep(3)  # the node may still be ending the first attempt, and a job that starts then fails at once
     queue.command("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 

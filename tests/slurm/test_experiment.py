@@ -77,6 +77,7 @@ def interrupted_wait_leaves_the_jobs_alone(root, words):
     waiting = subprocess.Popen(
         [sys.executable, "scripts/reproduce.py", "wait", *words],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a CI without terminal may have it ignored
     )  # fmt: skip
     assert "jobs in the queue" in waiting.stdout.readline()
     time.sleep(0.5)
