@@ -73,6 +73,7 @@ class Experiment:
         self._gallery: str | None = None if self._narrowed else composed.gallery  # it shows every figure
         self._figures: dict[str, Any] = {str(key): cells for key, cells in composed.get("figures", {}).items()}
         self._blocks = self._expand()
+        self._cells = self._gather()
 
     def _compose(self, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         try:
@@ -99,6 +100,9 @@ class Experiment:
 
     def cells(self) -> dict[Cell, dict[str, Any]]:
         """Every cell of the grid with its configuration; `lr_indices` are all of the cell's."""
+        return self._cells
+
+    def _gather(self) -> dict[Cell, dict[str, Any]]:
         cells: dict[Cell, dict[str, Any]] = {}
         for block in self._blocks:
             cell = cells.setdefault(runs.cell_of(block), {**block, "lr_indices": []})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+COMPUTED = ("sweep", "retrain", "measure")  # the stages whose results are kept; the others are cheap and made anew
 MEASURING = 1  # raise it by hand when a change of the code changes the numbers of a measurement
 
 
@@ -41,6 +42,11 @@ def run(task: Task) -> None:
         return
     log.info("%s %s", task.stage, task.name)
     STAGES[task.stage].run(task.config)
+
+
+def unfinished(tasks: Iterable[Task]) -> list[Task]:
+    """The tasks that `run` would do something for."""
+    return [task for task in tasks if task.config["force"] or not finished(task)]
 
 
 def finished(task: Task) -> bool:
@@ -127,13 +133,17 @@ def _tabulated(root: Path, anew: set[Cell]) -> list[tuple[Cell, int, Path]]:
 
 
 def _select(config: dict[str, Any]) -> None:
+    import pandas as pd
+
     from repro.selection import check_complete, select
 
     root = Path(config["root"])
     expected = _expected(config)
     asked = [(cell, i, runs.run_path(root, cell, i)) for cell, i in expected]
-    check_complete(runs.table(asked), expected, config["missing_allowed"])
-    table = runs.table([*_tabulated(root, {cell for cell, _ in expected}), *asked])
+    found = runs.table(asked)
+    check_complete(found, expected, config["missing_allowed"])
+    others = runs.table(_tabulated(root, {cell for cell, _ in expected}))
+    table = pd.concat([others, found], ignore_index=True) if len(others) else found
     for name, content in (("runs.csv", table), ("selected.csv", select(table))):
         write_atomically(root / name, lambda path, content=content: content.to_csv(path, index=False))  # type: ignore[misc]
 
@@ -160,15 +170,19 @@ def _retrain_digest(config: dict[str, Any]) -> str:
     return digest({"run": _selected(config)["digest"], "checkpoints": config["checkpoints"]})
 
 
+def _folder(config: dict[str, Any]) -> Path:
+    return runs.selected_folder(Path(config["root"]), runs.cell_of(config))
+
+
 def _record(config: dict[str, Any]) -> dict[str, Any]:
-    return runs.read_record(runs.selected_folder(Path(config["root"]), runs.cell_of(config)))
+    return runs.read_record(_folder(config))
 
 
 def _retrain_finished(config: dict[str, Any]) -> bool:
     from repro.selection import MissingRunsError
 
     try:
-        record, folder = _record(config), runs.selected_folder(Path(config["root"]), runs.cell_of(config))
+        record, folder = _record(config), _folder(config)
         kept = all((folder / f"epoch{epoch:04d}.safetensors").exists() for epoch in record["epochs"])
         return kept and record["digest"] == _retrain_digest(config)
     except (FileNotFoundError, MissingRunsError):
@@ -181,7 +195,7 @@ def _retrain(config: dict[str, Any]) -> None:
     from repro.training import Recipe, log_spaced_epochs, train_block
 
     best = _selected(config)
-    folder = runs.selected_folder(Path(config["root"]), runs.cell_of(config))
+    folder = _folder(config)
     (folder / "run.json").unlink(missing_ok=True)  # from here until the end the folder is not complete
     recipe = Recipe(**config["training"])
     epochs = log_spaced_epochs(recipe.epochs, config["checkpoints"])

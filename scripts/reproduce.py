@@ -21,10 +21,9 @@ from typing import Any
 
 from repro.experiment import Experiment
 from repro.launch.local import Workers
-from repro.tasks import Task, finished, run
+from repro.tasks import COMPUTED, Task, finished, run, unfinished
 
 Stages = Mapping[str, Sequence[Task]]
-COMPUTED = ("sweep", "retrain", "measure")
 ON_SLURM = ("wait", "logs", "retry", "cancel")
 COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", *ON_SLURM)
 
@@ -108,7 +107,7 @@ def wait(stages: Stages, root: Path) -> None:
 def run_stage(stage: str, tasks: list[Task], workers: Workers) -> None:
     """Run what is not finished of one stage."""
     if stage in COMPUTED:
-        workers.run([task for task in tasks if task.config["force"] or not finished(task)])
+        workers.run(unfinished(tasks))
     else:
         for task in tasks:
             run(task)

@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from repro import tasks
 from repro.launch import queue
 from repro.launch.attempts import forget
 from repro.launch.job import Chunk
 from repro.launch.queue import SlurmError
 from repro.launch.snapshot import snapshot
 from repro.provenance import code_version
-from repro.tasks import Task, finished
+from repro.tasks import COMPUTED, Task
 
-COMPUTED = ("sweep", "retrain", "measure")
 SBATCH_PATIENCE = 150  # seconds; where the queue is full sbatch itself retries for two minutes, silently
 Stages = Mapping[str, Sequence[Task]]
 
@@ -50,10 +50,7 @@ class Array(NamedTuple):
 
 def unfinished(stages: Stages) -> dict[str, list[Task]]:
     """What is left to do. Select, figures and report are made anew whenever they are asked for."""
-    return {
-        stage: [task for task in tasks if stage not in COMPUTED or task.config["force"] or not finished(task)]
-        for stage, tasks in stages.items()
-    }
+    return {stage: tasks.unfinished(of) if stage in COMPUTED else list(of) for stage, of in stages.items()}
 
 
 def chain(stages: Stages, launch: Mapping[str, Any], array_size: int) -> list[Array]:
@@ -61,9 +58,9 @@ def chain(stages: Stages, launch: Mapping[str, Any], array_size: int) -> list[Ar
     arrays: list[Array] = []
     before: list[int] = []
     gate: list[int] = []
-    for stage, tasks in unfinished(stages).items():
-        each = launch["stages"][stage]["tasks_per_job"] or max(len(tasks), 1)
-        chunks = [tasks[i : i + each] for i in range(0, len(tasks), each)]
+    for stage, left in unfinished(stages).items():
+        each = launch["stages"][stage]["tasks_per_job"] or max(len(left), 1)
+        chunks = [left[i : i + each] for i in range(0, len(left), each)]
         if not chunks:
             continue
         for attempt in range(1 + launch["retries"] if stage in COMPUTED else 1):

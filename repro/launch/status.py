@@ -13,8 +13,8 @@ from repro.launch import queue
 from repro.launch.attempts import Attempt, read_attempt
 from repro.launch.local import log_path
 from repro.launch.queue import Job, SlurmError
-from repro.launch.slurm import COMPUTED, Stages
-from repro.tasks import Task, finished
+from repro.launch.slurm import Stages
+from repro.tasks import COMPUTED, Task, finished
 
 STATES = ("done", "running", "queued", "failed", "lost", "missing")  # missing: nothing was tried, nothing is queued
 
