@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from repro.curvature import checks
@@ -227,8 +228,9 @@ class RiskOperator(LinearOperator):
         return recorded
 
     def _trace(self, x: Tensor, y: Tensor) -> Recorded:
+        intercept = Intercept(self._direction, dict(zip(self.parameters.names, self._leaves)), curved=self.curved)
         with torch.enable_grad():
-            with Intercept(self._direction, dict(zip(self.parameters.names, self._leaves)), curved=self.curved):
+            with intercept, sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
                 logits = self.logits(x)
             if not logits.requires_grad:
                 raise ValueError(f"the model's output depends on none of the parameters {self.parameters.names}")
