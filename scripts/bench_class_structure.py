@@ -1,4 +1,4 @@
-"""Time and memory of all class and cross-class means, and what a hundred classes cost by slices of the parameters.
+"""Time and memory of all class and cross-class means, and what a hundred classes cost.
 
 python scripts/bench_class_structure.py --out docs/benchmarks/class_structure.csv
 
@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from repro import models
-from repro.curvature.cross_class import SPANNED_PARTS, sliced_gram, slices
+from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.gradients import by_class, cross_class_sums
+from repro.curvature.many_classes import class_gram, plan_passes
 from repro.curvature.risk import Parameters
 from repro.provenance import provenance
 
@@ -118,12 +119,12 @@ def time_means(method: str, setting: dict[str, Any]) -> tuple[dict[str, Any], Te
     return row, (sums @ v).cpu()
 
 
-def time_slices(budget: int, parameters: str, setting: dict[str, Any]) -> dict[str, Any]:
-    """All slices of one layer of a network with many classes: exact eigenvalues of that block's parts."""
+def time_gram(budget: int, setting: dict[str, Any]) -> dict[str, Any]:
+    """All inner products of the means of a whole network with many classes, and the eigenvalues of the parts."""
     model, data = problem(**setting)
     gradient(model, data)
     unit, base = clock(lambda: gradient(model, data))[0], peak_mebibytes()
-    seconds, gram = clock(lambda: sliced_gram(model, data, memory_budget=budget, parameters=parameters))
+    seconds, gram = clock(lambda: class_gram(model, data, memory_budget=budget))
     peak = peak_mebibytes() - base
     solving, found = clock(lambda: {part: gram.eigenvalues(part) for part in SPANNED_PARTS})
     return {
@@ -131,24 +132,26 @@ def time_slices(budget: int, parameters: str, setting: dict[str, Any]) -> dict[s
         "seconds": round(seconds, 2),
         "gradient_seconds": round(unit, 3),
         "peak_MiB": round(peak),
-        "means_MiB": round(4 * setting["classes"] ** 2 * Parameters(model, parameters).dim / 2**20),
-        "parameters": Parameters(model, parameters).dim,
-        "slices": len(slices(model, data, memory_budget=budget, parameters=parameters)),
+        "means_MiB": round(4 * setting["classes"] ** 2 * Parameters(model).dim / 2**20),
+        "parameters": Parameters(model).dim,
         "eigenvalue_seconds": round(solving, 2),
         "largest_eigenvalues": " ".join(f"{part}={float(values[0]):.3g}" for part, values in found.items()),
     }
 
 
-def plan(parameters: int, classes: int, budget: int) -> str:
-    """What all eigenvalues of G_class and G_cross cost: passes, gradients at most, operations, memory."""
-    size = budget // (4 * classes**2)
-    passes = -(-parameters // size)
-    gradients = passes * (1 + 2 * classes) / 3
-    operations = classes**4 * parameters  # half of the products, two operations each
+def plan(setting: dict[str, Any], budget: int) -> str:
+    """What the inner products of all means cost within a budget [bytes]: passes over the data and operations."""
+    model, data = problem(**setting)
+    C, n = setting["classes"], setting["examples"] // setting["classes"]
+    passes = plan_passes(model, data, torch.full((C,), n), memory_budget=budget)
+    rest = passes.slices[-1][1] if passes.slices else 0
+    layers = {name: sizes for group in passes.layers for name, sizes in group.items()}
+    factored = sum(n * T * (1 + n * T / C) * outputs for T, _, outputs in layers.values())
+    P, count = Parameters(model).dim, len(passes.layers) + len(passes.slices)
     return (
-        f"P = {parameters:,}, C = {classes}, {budget / 2**30:.0f} GiB for the means: {passes} passes of up to "
-        f"{(1 + 2 * classes) / 3:.0f} gradients (slices near the output cost less), {gradients:,.0f} gradients in all, "
-        f"{operations / 1e12:,.0f} Tflop for inner products, {2 * 8 * classes**4 / 2**30:.1f} GiB for the result"
+        f"{setting['name']}, C = {C}, n = {n}, {budget / 2**30:.0f} GiB: {count} passes of up to {(1 + 2 * C) / 3:.0f} "
+        f"gradients; {len(layers)} layers by errors and features, {rest:,} of {P:,} parameters by slices; "
+        f"{C**4 * (rest + factored) / 1e12:,.0f} Tflop for inner products, {C**4 * P / 1e12:,.0f} from the means"
     )
 
 
@@ -182,28 +185,31 @@ def markdown(table: pd.DataFrame) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problem", choices=["means", "slices", "both"], default="both")
+    parser.add_argument("--problem", choices=["means", "gram", "both"], default="both")
     parser.add_argument("--width", type=float, default=0.25, help="of the VGG11 with ten classes")
     parser.add_argument("--examples", type=int, default=640, help="with ten classes")
-    parser.add_argument("--budget", type=float, default=0.5e9, help="bytes for the means of a hundred classes")
-    parser.add_argument("--parameters", default="head", help="layer of the ResNet18 with a hundred classes")
+    parser.add_argument("--budget", type=float, default=6e9, help="bytes for what a hundred classes hold")
+    parser.add_argument(
+        "--networks", nargs="+", default=["vgg11", "resnet18"], help="of full size, with a hundred classes"
+    )
+    parser.add_argument("--n-per-class", type=int, default=2, help="of a hundred classes")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     ten = {"name": "vgg11", "width": args.width, "channels": 1, "classes": 10, "examples": args.examples, "batch": 128}
-    hundred = {"name": "resnet18", "width": 1.0, "channels": 3, "classes": 100, "examples": 100, "batch": 100}
+    hundred = {"width": 1.0, "channels": 3, "classes": 100, "examples": 100 * args.n_per_class, "batch": 100}
     rows: list[dict[str, Any]] = []
-    if args.problem != "slices":
+    if args.problem != "gram":
         rows += means(ten)
-    if args.problem != "means":
-        row = alone(time_slices, int(args.budget), args.parameters, hundred)
-        rows.append({"problem": f"slices of {args.parameters}", "method": "ours", **hundred, **row})
+    for name in args.networks if args.problem != "means" else []:
+        row = alone(time_gram, int(args.budget), {"name": name, **hundred})
+        rows.append({"problem": "gram", "method": "ours", "name": name, **hundred, **row})
     made = provenance("cuda" if torch.cuda.is_available() else "cpu", 0)
     facts = {key: made[key] for key in ("device", "torch")}
     table = pd.DataFrame(rows).assign(**facts, threads=torch.get_num_threads(), date=datetime.date.today().isoformat())
     print(markdown(table.drop(columns=["device", "threads", "torch", "date"])))
-    for budget in (8 << 30, 40 << 30):
-        for network, P in (("VGG11", 28_526_436), ("ResNet18", 11_220_132)):
-            print(f"- CIFAR100, {network}: {plan(P, 100, budget)}")
+    for name in args.networks:
+        for n in (args.n_per_class, 10, 136):
+            print(f"- {plan({'name': name, **hundred, 'examples': 100 * n}, 40 << 30)}")
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(args.out, index=False)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from repro.curvature.gradients import cross_class_sums
-from repro.curvature.risk import Batches, Parameters, Selection
+from repro.curvature.gradients import CrossClassSums, cross_class_sums
+from repro.curvature.risk import Batches, Selection
 from repro.linalg.operator import LinearOperator, LowRank, Projected
 
 SpannedPart = Literal["class", "cross", "same"]  # the parts that class and cross-class means span
 Part = Literal["class", "cross", "within", "same"]
 Knockout = Literal["subtraction", "projection"]
 SPANNED_PARTS: tuple[SpannedPart, ...] = ("class", "cross", "same")
+COMPANION_POWER = 0.5  # of p_{i,c,c'} in the companion's vectors
 
 
 class ClassStructure(NamedTuple):
@@ -138,11 +138,7 @@ def class_structure(
 
     Args as in `cross_class_sums`; the rows take its memory, C² x P numbers.
     """
-    _, weights, sums = cross_class_sums(model, data, parameters=parameters, entries=entries)
-    class_weights = _center(weights, sums)
-    own = weights.diagonal()  # w_{c,c} g_{c,c} = −w_c g_c, so G_{c=c'} needs no columns of its own
-    same = torch.where(own >= torch.finfo(own.dtype).tiny, class_weights / own, 0)
-    return ClassStructure(weights, sums, LowRank(sums.diagonal(), same))
+    return structure_of(cross_class_sums(model, data, parameters=parameters, entries=entries))
 
 
 def companion_structure(
@@ -155,62 +151,30 @@ def companion_structure(
     G2 = (C−1) Σ_c n_c/N Σ_c `cross_part` and G3 `within_part`, with δ_c and Σ_c the mean and the covariance of
     δ_{c,c'} over c' ≠ c. So `weights[c, c']` = n_c/N for every c'.
     """
-    counts, mass, sums = cross_class_sums(model, data, parameters=parameters, entries=entries, power=0.5)
+    found = cross_class_sums(model, data, parameters=parameters, entries=entries, power=COMPANION_POWER)
+    return structure_of(found, companion=True)
+
+
+def structure_of(found: CrossClassSums, *, companion: bool = False) -> ClassStructure:
+    """The decomposition from the sums over cross-classes, which become its rows without a copy.
+
+    Args:
+        found: from `cross_class_sums`, with power 1/2 for the companion. Its last axis may be any coordinates in which
+            the gradients are linear.
+        companion: the unweighted decomposition instead of the paper's.
+    """
+    counts, mass, sums = found
+    if not companion:
+        class_weights, own = _center(mass, sums), mass.diagonal()
+        # w_{c,c} g_{c,c} = −w_c g_c, so G_{c=c'} needs no columns of its own
+        same = torch.where(own >= torch.finfo(own.dtype).tiny, class_weights / own, 0)
+        return ClassStructure(mass, sums, LowRank(sums.diagonal(), same))
     weights = (counts.to(mass.dtype) / counts.sum())[:, None].expand_as(mass).contiguous()
-    own = sums.diagonal() * inverse_root(weights[:, 0])  # [P, C]
+    columns = sums.diagonal() * inverse_root(weights[:, 0])  # [P, C]
     for row, c in zip(sums, range(len(sums))):
         row[c] -= row.sum(dim=0)  # minus the sum over c' ≠ c, which for the paper's weights is there already
     _center(weights, sums)
-    return ClassStructure(weights, sums, LowRank(own, own.new_ones(own.shape[1])))
-
-
-def sliced_gram(
-    model: nn.Module,
-    data: Batches,
-    *,
-    memory_budget: int,
-    parameters: Selection = None,
-    structure: Callable[..., ClassStructure] = class_structure,
-) -> ClassGram:
-    """`structure(...).gram()` for C² rows that do not fit in memory, exact: accumulated by slices of parameters.
-
-    Each slice costs one pass over the data, down to the layers it touches. On top of the budget come one batch, the
-    gradient of the touched parameters and twice the result, C⁴ numbers in float64.
-
-    Args:
-        memory_budget: Bytes for the C² x (slice of P) rows.
-        structure: `class_structure`, or `companion_structure` for the unweighted decomposition.
-
-    Raises:
-        ValueError: the budget does not hold C² rows of a single entry.
-    """
-    total: ClassGram | None = None
-    for entries in slices(model, data, memory_budget=memory_budget, parameters=parameters):
-        part = structure(model, data, parameters=parameters, entries=entries).gram()
-        if total is None:
-            total = part
-        else:
-            total.rows.add_(part.rows)
-            total.same.add_(part.same)
-    assert total is not None  # a model has parameters: there is at least one slice
-    return total
-
-
-def slices(
-    model: nn.Module, data: Batches, *, memory_budget: int, parameters: Selection = None
-) -> list[tuple[int, int]]:
-    """Ranges (first, one past last) of the flattened parameters such that C² rows of each fit in the budget [bytes]."""
-    x, _ = next(iter(data))
-    with torch.no_grad():
-        logits = model(x[:1])
-    row = logits.shape[1] ** 2 * logits.element_size()
-    size = memory_budget // row
-    if size < 1:
-        raise ValueError(
-            f"a budget of {memory_budget} bytes does not hold one entry of {logits.shape[1]}² means: {row}"
-        )
-    P = Parameters(model, parameters).dim
-    return [(first, min(first + size, P)) for first in range(0, P, size)]
+    return ClassStructure(weights, sums, LowRank(columns, columns.new_ones(columns.shape[1])))
 
 
 def inverse_root(w: Tensor) -> Tensor:

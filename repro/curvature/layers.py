@@ -13,13 +13,17 @@ not mix and this holds exactly.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, unfold
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from repro.linalg.gram import gram_matrix
 from repro.linalg.kronecker import khatri_rao_gram
@@ -55,8 +59,8 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, e
         errors: Whether to propagate errors; without them `delta` is empty and nothing is differentiated.
 
     Raises:
-        ValueError: a module is in training mode, a layer is executed twice or not at all, or a convolution is grouped
-            or not padded by a fixed number of zeros.
+        ValueError: a module is in training mode, a layer is executed twice or not at all, its first axis is not the
+            examples', or a convolution is grouped or not padded by a fixed number of zeros.
         TypeError: a layer is neither nn.Linear nor nn.Conv2d.
     """
     if training := [name or "the model" for name, module in model.named_modules() if module.training]:
@@ -69,6 +73,10 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, e
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if name in h:
                 raise ValueError(f"layer {name!r} is executed twice; its gradient is not of the form Σ_t delta_t ⊗ h_t")
+            if len(output) != len(x):
+                raise ValueError(
+                    f"layer {name!r} puts out {len(output)} rows for {len(x)} examples; it has no such form"
+                )
             h[name] = _features(module, inputs[0].detach(), bias)
             z[name] = output.requires_grad_() if errors and not output.requires_grad else output
             return output.clone()  # what follows may work in place
@@ -79,8 +87,68 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, e
         logits = model(x)
     if missed := [name for name in layers if name not in h]:
         raise ValueError(f"layer {missed[0]!r} is not executed by the model's forward pass")
-    delta = _errors(logits, z) if errors else {}
+    convolutions = {name for name, module in modules.items() if isinstance(module, nn.Conv2d)}
+    delta = _errors(logits, z, convolutions) if errors else {}
     return Captured(logits.detach(), logits.detach().softmax(dim=1), h, delta)
+
+
+def factored_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
+    """The layers of which Σ_t delta_t ⊗ h_t is the whole gradient, with their T, D and O; D counts the bias as a one.
+
+    Left out are those that `capture` refuses and those whose weights act elsewhere too: tied weights, the projections
+    inside torch's attention, layers that are parametrised or carry hooks.
+
+    Args:
+        x: two or more inputs of the model; with one, an axis of length one could pass for the examples'.
+    """
+    found = _executed_once(model, x[:1])
+    again = _executed_once(model, x[:2])
+    return {name: sizes for name, sizes in found.items() if name in again}
+
+
+def _executed_once(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
+    modules = {name: module for name, module in model.named_modules() if _is_plain(module)}
+    outputs: dict[str, list[torch.Size]] = {name: [] for name in modules}
+
+    def record(name: str) -> Hook:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            outputs[name].append(output.shape)
+            return output
+
+        return hook
+
+    with _hooks({module: record(name) for name, module in modules.items()}), torch.no_grad(), _Uses() as uses:
+        model(x)
+    found: dict[str, tuple[int, int, int]] = {}
+    for name, module in modules.items():
+        once = all(uses.count[id(p)] == 1 for p in module.parameters(recurse=False))
+        if once and [shape[0] for shape in outputs[name]] == [len(x)]:
+            O, *inner = module.weight.shape
+            found[name] = (outputs[name][0][1:].numel() // O, math.prod(inner) + (module.bias is not None), O)
+    return found
+
+
+def _is_plain(module: nn.Module) -> bool:
+    own = {name for name, _ in module.named_parameters(recurse=False)}
+    return (
+        type(module) in (nn.Linear, nn.Conv2d)
+        and not module.training
+        and not _is_unusual(module)
+        and own == ({"weight"} if module.bias is None else {"weight", "bias"})
+        and not (module._forward_hooks or module._forward_pre_hooks)
+    )
+
+
+class _Uses(TorchFunctionMode):
+    """Counts how often each tensor is an argument of a torch function, by its id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[int] = Counter()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        return function(*args, **(kwargs or {}))
 
 
 def _checked(name: str, module: nn.Module) -> nn.Module:
@@ -88,13 +156,17 @@ def _checked(name: str, module: nn.Module) -> nn.Module:
         raise TypeError(
             f"layer {name!r} is a {type(module).__name__}; features and errors need an nn.Linear or nn.Conv2d"
         )
-    if isinstance(module, nn.Conv2d) and (
-        module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str)
-    ):
+    if _is_unusual(module):
         raise ValueError(
             f"convolution {name!r} is grouped or not padded by a fixed number of zeros; it has no such form"
         )
     return module
+
+
+def _is_unusual(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and (
+        module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str)
+    )
 
 
 @contextmanager
@@ -116,7 +188,7 @@ def _features(module: nn.Module, x: Tensor, bias: bool) -> Tensor:  # -> [B, T, 
     return pad(h, (0, 1), value=1.0) if bias and module.bias is not None else h
 
 
-def _errors(logits: Tensor, z: dict[str, Tensor]) -> dict[str, Tensor]:  # [B, C] -> layer -> [B, C, T, O]
+def _errors(logits: Tensor, z: dict[str, Tensor], convolutions: set[str]) -> dict[str, Tensor]:  # -> [B, C, T, O]
     p = logits.detach().softmax(dim=1)
     classes = p.shape[1]
     delta: dict[str, list[Tensor]] = {name: [] for name in z}
@@ -126,7 +198,7 @@ def _errors(logits: Tensor, z: dict[str, Tensor]) -> dict[str, Tensor]:  # [B, C
         cotangent[:, k] = -cotangent.sum(dim=1)  # p_k - 1, without its cancellation at a fit
         gradients = torch.autograd.grad(logits, list(z.values()), cotangent, retain_graph=k < classes - 1)
         for name, gradient in zip(z, gradients):
-            rows = gradient.flatten(2).transpose(1, 2) if gradient.ndim == 4 else gradient
+            rows = gradient.flatten(2).transpose(1, 2) if name in convolutions else gradient
             delta[name].append(rows.reshape(len(p), -1, rows.shape[-1]))
     return {name: torch.stack(rows, dim=1) for name, rows in delta.items()}
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repro.curvature.cross_class import SPANNED_PARTS, class_structure, companion_structure, sliced_gram
+from repro.curvature.cross_class import SPANNED_PARTS
+from repro.curvature.many_classes import class_gram
 
 if TYPE_CHECKING:
     from repro.trained import TrainedRun
@@ -16,7 +17,7 @@ def measure(run: TrainedRun, *, memory_budget: float, stored_means: int) -> dict
     """Gram matrices of the means on the training set, of the paper and of its companion, in the order (c, c').
 
     Args:
-        memory_budget: bytes for the C² means; where they do not fit they are taken by slices of the parameters
+        memory_budget: bytes for the C² means; where they do not fit their inner products are taken layer by layer
             (CIFAR100: 10 000 means of 28 million parameters).
         stored_means: where the C² means are more than so many their C⁴ inner products are not stored, only those of
             the C class means (CIFAR100: 0.8 GB each time).
@@ -31,8 +32,8 @@ def measure(run: TrainedRun, *, memory_budget: float, stored_means: int) -> dict
             δ_c, δ_{c,c'}; its class_part is G1, cross_part G2, same_part G0; companion_weights [C, C] is n_c/N.
     """
     arrays: dict[str, np.ndarray] = {}
-    for prefix, structure in (("", class_structure), ("companion_", companion_structure)):
-        gram = sliced_gram(run.model, run.batches(), memory_budget=int(memory_budget), structure=structure)
+    for prefix in ("", "companion_"):
+        gram = class_gram(run.model, run.batches(), memory_budget=int(memory_budget), companion=bool(prefix))
         arrays[f"{prefix}class_means"] = gram.class_means().cpu().numpy()
         if len(gram.rows) <= stored_means:
             arrays[f"{prefix}means"] = gram.means().cpu().numpy()

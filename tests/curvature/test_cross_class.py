@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
-from repro.curvature.cross_class import class_structure, companion_structure, sliced_gram, slices
+from repro.curvature.cross_class import class_structure, companion_structure
 from repro.linalg.operator import Dense
 
 D, C = 5, 4
@@ -167,23 +167,6 @@ def test_companion_is_the_unweighted_decomposition(case):
             within += (y == c).sum() / N * torch.cov(delta[y == c, k].T, correction=0).reshape(G.shape)
     torch.testing.assert_close(structure.within_part(Dense(G)).dense(), within)
     torch.testing.assert_close(structure.gram().eigenvalues("class"), torch.linalg.eigvalsh(G1).flip(0)[:C])
-
-
-def test_slices_give_the_unsliced_gram(case):
-    model, data = case
-    whole = class_structure(model, data).gram()
-    budget = 8 * C * C * 7  # seven entries a slice: slices end inside parameters
-    ranges = slices(model, data, memory_budget=budget)
-    assert len(ranges) > len(list(model.parameters()))
-    assert [first for first, _ in ranges[1:]] == [last for _, last in ranges[:-1]]
-    sliced = sliced_gram(model, data, memory_budget=budget)
-    for a, b in zip(whole, sliced):
-        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-15)
-
-
-def test_a_budget_below_one_entry_is_refused(case):
-    with pytest.raises(ValueError, match="does not hold one entry"):
-        sliced_gram(*case, memory_budget=8 * C * C - 1)
 
 
 def test_a_class_without_examples_has_no_weight():

@@ -35,7 +35,19 @@ def mlp():
     )  # fmt: skip
 
 
-NETWORKS = {"mlp": (mlp, (5,)), "conv": (Residual, (2, 6, 6))}
+class Pixels(nn.Module):
+    """Linear layers that act on the channels of each pixel, as after a permutation to channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(2, 4)
+        self.head = nn.Linear(4, C, bias=False)
+
+    def forward(self, x):  # [B, 2, H, W]
+        return self.head(torch.tanh(self.inner(x.permute(0, 2, 3, 1))).mean(dim=(1, 2)))
+
+
+NETWORKS = {"mlp": (mlp, (5,)), "conv": (Residual, (2, 6, 6)), "pixels": (Pixels, (2, 3, 4))}
 
 
 @pytest.fixture(params=NETWORKS)
@@ -82,8 +94,8 @@ def test_gradient_is_errors_times_features(problem):
 
 def test_layers_come_in_the_order_of_execution(problem):
     model, x, _ = problem
-    expected = ["first", "inner", "head"] if isinstance(model, Residual) else ["0", "3", "5"]
-    assert layer_names(model, x) == expected
+    expected = {Residual: ["first", "inner", "head"], Pixels: ["inner", "head"], nn.Sequential: ["0", "3", "5"]}
+    assert layer_names(model, x) == expected[type(model)]
 
 
 def test_errors_of_frozen_parameters_are_the_same(problem):
@@ -154,6 +166,15 @@ class Twice(nn.Module):
         return self.shared(self.shared(x))
 
 
+class Turned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, C)
+
+    def forward(self, x):  # [B, 4, 3], the layer sees [4, B, 3]
+        return self.layer(x.transpose(0, 1)).mean(dim=0)
+
+
 class Idle(nn.Module):
     def __init__(self):
         super().__init__()
@@ -175,3 +196,5 @@ def test_refuses_what_has_no_such_gradient():
         capture(nn.Sequential(nn.ReLU()).eval(), x, ["0"], bias=True)
     with pytest.raises(ValueError, match="grouped"):
         capture(nn.Sequential(nn.Conv2d(2, 2, 1, groups=2)).eval(), torch.zeros(1, 2, 1, 1), ["0"], bias=True)
+    with pytest.raises(ValueError, match="puts out 4 rows for 2 examples"):
+        capture(Turned().eval(), torch.zeros(2, 4, 3), ["layer"], bias=True)
