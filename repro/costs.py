@@ -55,6 +55,7 @@ class Plan(NamedTuple):
     trainings: int
     hours: float
     longest_job_hours: float
+    longest_training_hours: float
     disk_bytes: int
 
 
@@ -89,11 +90,13 @@ def estimate(
 ) -> Plan:
     """Add up a sweep; `checkpoints` are the weight files that will be kept of each network, over all its cells."""
     jobs = list(jobs)
-    seconds = [startup_seconds + job.rates * _training_seconds(job, throughput) for job in jobs]
+    alone = [_training_seconds(job, throughput) for job in jobs]
+    seconds = [startup_seconds + job.rates * each for job, each in zip(jobs, alone, strict=True)]
     trainings = sum(job.rates for job in jobs)
     weights = sum(count * throughput[network].weight_bytes for network, count in checkpoints.items())
-    hours = sum(seconds) / 3600
-    return Plan(len(jobs), trainings, hours, max(seconds, default=0.0) / 3600, trainings * RUN_BYTES + weights)
+    times = (sum(seconds), max(seconds, default=0.0), max(alone, default=0.0))
+    hours, longest_job, longest_training = (time / 3600 for time in times)
+    return Plan(len(jobs), trainings, hours, longest_job, longest_training, trainings * RUN_BYTES + weights)
 
 
 def deviations(jobs: Iterable[tuple[Job, float]], throughput: Mapping[str, Throughput]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from repro import runs
+from repro.blocks import cut
 from repro.figures import find_figure
 from repro.grid import learning_rate_indices, sample_size
 from repro.launch.local import gpus
@@ -72,8 +73,7 @@ class Experiment:
         self.root = Path(composed.root)
         self._gallery: str | None = None if self._narrowed else composed.gallery  # it shows every figure
         self._figures: dict[str, Any] = {str(key): cells for key, cells in composed.get("figures", {}).items()}
-        self._blocks = self._expand()
-        self._cells = self._gather()
+        self._cells = self._expand()
 
     def _compose(self, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         try:
@@ -82,32 +82,27 @@ class Experiment:
         except (HydraException, YAMLError) as error:
             raise ValueError(f"configuration: {' '.join(str(error).split())}") from error
 
-    def _expand(self) -> list[dict[str, Any]]:
-        """One resolved configuration a (cell, block of rates), in the order of the grid; empty blocks are left out."""
-        blocks = []
+    def _expand(self) -> dict[Cell, dict[str, Any]]:
+        """Every cell of the grid with its resolved configuration; `lr_indices` are all that the grid has of it."""
+        cells: dict[Cell, dict[str, Any]] = {}
         for data, model in itertools.product(self.axes["data"], self.axes["model"]):
             cfg = self._compose([*self._common, f"data={data}", f"model={model}"])
             OmegaConf.set_struct(cfg, False)
             del cfg["hydra"]
-            for n, lr in itertools.product(self.axes["n_per_class"], self.axes["lr_index"]):
-                cfg.n_per_class, cfg.lr_index = n, lr
-                block = resolve(cfg)
-                if block["lr_indices"]:
-                    blocks.append(block)
-        if not blocks:
+            for n in self.axes["n_per_class"]:
+                cfg.n_per_class = n
+                config = resolve(cfg)
+                count = config["learning_rates"]["count"]
+                chosen = (learning_rate_indices(choice, count) for choice in self.axes["lr_index"])
+                if indices := sorted(set(itertools.chain.from_iterable(chosen))):
+                    cells[runs.cell_of(config)] = {**config, "lr_indices": indices}
+        if not cells:
             raise ValueError(f"experiment {self.name} has an empty axis: {self.axes}")
-        return blocks
+        return cells
 
     def cells(self) -> dict[Cell, dict[str, Any]]:
         """Every cell of the grid with its configuration; `lr_indices` are all of the cell's."""
         return self._cells
-
-    def _gather(self) -> dict[Cell, dict[str, Any]]:
-        cells: dict[Cell, dict[str, Any]] = {}
-        for block in self._blocks:
-            cell = cells.setdefault(runs.cell_of(block), {**block, "lr_indices": []})
-            cell["lr_indices"] = sorted({*cell["lr_indices"], *block["lr_indices"]})
-        return cells
 
     def figure_cells(self, key: str) -> list[Cell]:
         """The cells that a figure shows in this experiment.
@@ -153,7 +148,7 @@ class Experiment:
         base = next(iter(self.cells().values()))
         common = {"root": str(self.root), "name": self.name, "force": False, "missing_allowed": base["missing_allowed"]}
         return {
-            "sweep": [_sweep_task(block) for block in self._split(cells)],
+            "sweep": [_sweep_task(block) for config in cells.values() for block in self._split(config)],
             "select": [Task("select", self.name, {**common, "cells": tables})] if cells else [],
             "retrain": [Task("retrain", str(cell), cells[cell]) for cell in cells if cell in measured],
             "measure": self._measure_tasks(shown, base),
@@ -163,18 +158,12 @@ class Experiment:
             else [],
         }
 
-    def _split(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
-        """The blocks of some cells, cut into as many rates as the launcher wants a task to train."""
-        most = self.launch["rates_per_task"]
-        if most == "auto":
-            most = RATES_PER_GPU_TASK if gpus() else 1
-        wanted = set(cells)
-        return [
-            {**block, "lr_indices": part}
-            for block in self._blocks
-            if runs.cell_of(block) in wanted
-            for part in (block["lr_indices"][i : i + most] for i in range(0, len(block["lr_indices"]), most))
-        ]
+    def _split(self, config: dict[str, Any]) -> list[dict[str, Any]]:
+        """The trainings of a cell, as many a task as the launcher wants."""
+        rates, petaflop = self.launch["rates_per_task"], self.launch["petaflop_per_task"]
+        if rates == "auto":
+            rates = RATES_PER_GPU_TASK if gpus() else 1
+        return [{**config, "lr_indices": part} for part in cut(config, rates=rates, petaflop=petaflop)]
 
     def _measure_tasks(self, shown: dict[str, list[Cell]], base: dict[str, Any]) -> list[Task]:
         cells = self.cells()

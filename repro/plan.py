@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,18 @@ def plan(
     return estimate(jobs, throughput, startup_seconds=job_startup, checkpoints=kept), deviations(
         _measured(sweep), throughput
     )
+
+
+def beyond_limit(ahead: Plan, launch: Mapping[str, Any]) -> str | None:
+    """What to do where jobs of the sweep need more than their time limit in `launch` (conf/launch/slurm.yaml)."""
+    limit = {**launch["resources"], **launch["stages"]["sweep"]}["time"] / 60
+    if ahead.longest_job_hours <= limit:
+        return None
+    limits = f"launch.stages.sweep.time is {limit:.3g} h"
+    if ahead.longest_training_hours > limit:
+        return f"one training alone takes {ahead.longest_training_hours:.2f} h, {limits}: raise it"
+    fitting = launch["petaflop_per_task"] * limit / ahead.longest_job_hours
+    return f"{limits}: raise it, or try launch.petaflop_per_task={fitting:.3g}"
 
 
 def _network(config: dict[str, Any]) -> str:

@@ -123,7 +123,7 @@ def show_status(stages: dict[str, list[Task]]) -> None:
 
 def show_plan(stages: dict[str, list[Task]], launch: Mapping[str, Any]) -> None:
     """Jobs, trainings, hours and disk of what is still to do, predicted from a calibration on this device."""
-    from repro.plan import STARTUP_SECONDS, plan  # imports torch, which the other commands do without
+    from repro.plan import STARTUP_SECONDS, beyond_limit, plan  # imports torch, which the other commands do without
 
     show_status(stages)
     print("timing each network on this device ...", flush=True)
@@ -132,8 +132,8 @@ def show_plan(stages: dict[str, list[Task]], launch: Mapping[str, Any]) -> None:
     print(f"to do    {ahead.jobs} jobs, {ahead.trainings} trainings (measurements not counted)")
     print(f"time     {ahead.hours:.2f} device hours, longest job {ahead.longest_job_hours:.2f} h")
     print(f"disk     {ahead.disk_bytes / 1e9:.2f} GB")
-    if on_cluster and ahead.longest_job_hours * 60 > (limit := launch["stages"]["sweep"]["time"]):
-        print(f"caution  the longest job exceeds {limit} minutes, and would be requeued: lower rates_per_task")
+    if on_cluster and (advice := beyond_limit(ahead, launch)):
+        print(f"caution  jobs would meet their time limit and be requeued; {advice}")
     for network, ratio in deviation.items():
         print(f"check    {network}: predicted {ratio:+.0%} against the finished runs' own time")
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from repro.costs import TOLERANCE, Job, Throughput, calibrate, deviations, estimate
+from repro.costs import TOLERANCE, Job, Plan, Throughput, calibrate, deviations, estimate
+from repro.plan import beyond_limit
 from repro.training import Recipe
 
 RECIPE = Recipe(
@@ -27,11 +28,22 @@ def test_estimate_adds_up() -> None:
     assert (plan.jobs, plan.trainings) == (2, 3)
     assert plan.hours == pytest.approx((14 + 2 * 50.7 + 101.4) / 3600)
     assert plan.longest_job_hours == pytest.approx((7 + 2 * 50.7) / 3600)
+    assert plan.longest_training_hours == pytest.approx(101.4 / 3600)
     assert plan.disk_bytes == 3 * 4096 + 3 * 1000 + 5000
 
 
 def test_an_empty_sweep_costs_nothing() -> None:
-    assert estimate([], TABLE, startup_seconds=7.0, checkpoints={}) == (0, 0, 0.0, 0.0, 0)
+    assert estimate([], TABLE, startup_seconds=7.0, checkpoints={}) == (0, 0, 0.0, 0.0, 0.0, 0)
+
+
+def test_jobs_beyond_their_time_limit_get_advice() -> None:
+    def advice(job_hours: float, training_hours: float) -> str | None:
+        launch = {"resources": {"time": 60}, "stages": {"sweep": {"time": 240}}, "petaflop_per_task": 150}
+        return beyond_limit(Plan(1, 1, 9.0, job_hours, training_hours, 0), launch)
+
+    assert advice(4.0, 4.0) is None
+    assert advice(6.0, 1.0) == "launch.stages.sweep.time is 4 h: raise it, or try launch.petaflop_per_task=100"
+    assert advice(10.0, 5.0) == "one training alone takes 5.00 h, launch.stages.sweep.time is 4 h: raise it"
 
 
 def test_deviations_are_relative_and_per_network() -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from repro.blocks import training_petaflop
 from repro.experiment import Experiment
 from repro.store import Cell
 from repro.tasks import STAGES
@@ -14,14 +15,23 @@ def trainings(stages):
             for task in stages["sweep"] for i in task.config["lr_indices"]]  # fmt: skip
 
 
-def test_the_papers_grid():
-    experiment = Experiment(["experiment=paper"])
-    found = trainings(experiment.stages())
+@pytest.fixture(scope="module")
+def paper():
+    return Experiment(["experiment=paper", "launch=slurm"])
+
+
+@pytest.fixture(scope="module")
+def papers_sweep(paper):
+    return paper.stages()["sweep"]
+
+
+def test_the_papers_grid(paper, papers_sweep):
+    found = trainings({"sweep": papers_sweep})
     assert len(found) == len(set(found)) == 4 * 2 * 20 * 100 + 4 * 20 * 25
-    assert len(experiment.cells()) == 4 * 3 * 20
+    assert len(paper.cells()) == 4 * 3 * 20
     sizes = {n for data, _, n, _ in found if data == "cifar100"}
     assert (min(sizes), max(sizes)) == (10, 500)
-    epochs = {(c.data, c.model): config["training"]["epochs"] for c, config in experiment.cells().items()}
+    epochs = {(c.data, c.model): config["training"]["epochs"] for c, config in paper.cells().items()}
     assert epochs["mnist", "vgg11"] == epochs["fashion_mnist", "resnet18"] == 200
     assert epochs["cifar10", "vgg11"] == epochs["cifar100", "resnet18"] == epochs["mnist", "mlp"] == 350
 
@@ -46,6 +56,16 @@ def test_the_launcher_cuts_blocks():
     single = Experiment(["experiment=smoke", "launch.rates_per_task=1"]).stages()["sweep"]
     assert [len(task.config["lr_indices"]) for task in whole] == [3, 3]
     assert [len(task.config["lr_indices"]) for task in single] == [1] * 6
+
+
+def test_one_slurm_array_holds_the_papers_sweep(paper, papers_sweep):
+    work = [training_petaflop(task.config) * len(task.config["lr_indices"]) for task in papers_sweep]
+    assert len(papers_sweep) <= 1001  # MaxArraySize, if a site does not change it
+    assert max(work) <= paper.launch["petaflop_per_task"] < max(work) * 1.01
+    mnist = {len(task.config["lr_indices"]) for task in papers_sweep if task.name.startswith("mnist/vgg11/n10/")}
+    assert mnist == {100}  # cheap cells stay whole
+    of_one_figure = paper.stages(["5"])["sweep"]
+    assert of_one_figure == [task for task in papers_sweep if task.name.startswith("cifar10/vgg11/n136/")]
 
 
 def test_a_figure_needs_only_its_cells():

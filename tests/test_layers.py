@@ -15,6 +15,7 @@ NOTHING: set[str] = set()
 MAY_IMPORT = {
     "files": NOTHING,
     "grid": NOTHING,
+    "blocks": NOTHING,
     "provenance": NOTHING,
     "linalg": {"linalg"},
     "curvature": {"curvature", "linalg"},

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from repro import tasks
+from repro.blocks import training_petaflop
 from repro.tasks import Task
 
 
@@ -134,21 +135,12 @@ def gpus() -> int:
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
-# Seconds an image takes relative to the MLP's, roughly: only the order of tasks and the bar's pace depend on it.
-RELATIVE_COST = {"mlp": 1.0, "vgg11": 6.0, "resnet18": 20.0, "densenet40": 20.0}
-
-
 def _size(task: Task) -> float:
-    """Relative cost of a task: images it passes over, weighted by network."""
+    """Relative cost of a task: only the order of tasks and the bar's pace depend on it."""
     config = task.config
     if "model" not in config:
         return 1.0
-    images = (
-        config["n_per_class"]
-        * config["training"]["epochs"]
-        * (len(config["lr_indices"]) if task.stage == "sweep" else 1)
-    )
-    return RELATIVE_COST.get(config["model"]["name"], 6.0) * images
+    return training_petaflop(config) * (len(config["lr_indices"]) if task.stage == "sweep" else 1)
 
 
 @contextlib.contextmanager
