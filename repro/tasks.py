@@ -75,8 +75,9 @@ def _missing(config: dict[str, Any]) -> list[int]:
     return [i for i in config["lr_indices"] if not runs.run_finished(_run_path(config, i), _identity(config, i))]
 
 
-def _state_path(config: dict[str, Any], indices: list[int]) -> Path:
-    identities = [_identity(config, i) for i in indices]
+def _state_path(config: dict[str, Any]) -> Path:
+    """Named by the whole block, so that it is found again whatever is stored of the block by then."""
+    identities = [_identity(config, i) for i in config["lr_indices"]]
     return Path(config["root"]) / "unfinished" / f"{digest(identities)}.safetensors"
 
 
@@ -92,8 +93,7 @@ def _sweep(config: dict[str, Any]) -> None:
     from repro.trained import build, device_of, load_split
     from repro.training import Recipe, train_block
 
-    whole = config["lr_indices"]  # a killed block goes on as the block it was, runs it has stored included
-    indices = whole if _state_path(config, whole).exists() else _missing(config)
+    indices, missing = config["lr_indices"], _missing(config)
     identities = [_identity(config, i) for i in indices]
 
     def store_run(position: int, history: History) -> None:
@@ -108,8 +108,9 @@ def _sweep(config: dict[str, Any]) -> None:
         [identity["lr"] for identity in identities],
         Recipe(**config["training"]),
         engine=config["engine"],
+        stored=[position for position, i in enumerate(indices) if i not in missing],
         on_finished=store_run,
-        checkpoint=_state_path(config, indices),
+        checkpoint=_state_path(config),
         checkpoint_seconds=config["checkpoint_seconds"],
     )
 

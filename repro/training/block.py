@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +47,7 @@ def train_block(
     *,
     engine: str = "auto",
     memory: int | None = None,
+    stored: Collection[int] = (),
     on_finished: OnFinished | None = None,
     on_epoch: OnEpoch | None = None,
     on_checkpoint: OnCheckpoint | None = None,
@@ -66,10 +67,14 @@ def train_block(
         engine: "sequential", one network after the other; "stacked", as many at once as `memory` holds; "auto",
             whichever a short trial finds faster (name the engine where bits must be the same on every day).
         memory: bytes; None is half of the device's.
-        on_finished: told each history as soon as its run has ended; a resumed block tells those it had told again.
+        stored: positions of the rates whose histories the caller has; they are neither trained nor told again.
+        on_finished: told each history as soon as its run has ended; a resumed block tells those not in `stored` again.
         on_checkpoint: given the network (eval mode) after each of `checkpoint_epochs` finished epochs; 0 is the start.
         checkpoint: where the block keeps its state, at the end of an epoch every `checkpoint_seconds`, and resumes
-            from; the file is deleted when the block is done.
+            from, whatever is `stored` by then; the file is deleted when the block is done.
+
+    Returns:
+        The histories of all rates but those in `stored`.
 
     Raises:
         ValueError: the training set has less than two examples, or the engine is unknown.
@@ -77,12 +82,13 @@ def train_block(
     if len(train.labels) < 2:
         raise ValueError(f"batch norm needs at least two training examples, got {len(train.labels)}")
     block = _Block(train, test, learning_rates, recipe, on_finished, on_epoch, on_checkpoint, checkpoint_epochs)
+    block.finished.update(stored)
     initial = initial_network(build, train.images, recipe.seed)
     with repeatable(recipe.precision):
         if checkpoint:
             block.keep_state(checkpoint, checkpoint_seconds, _identity(initial, train, learning_rates, recipe, engine))
         block.run(initial, engine, memory)
-    return [block.histories[index] for index in range(len(learning_rates))]
+    return [block.histories[index] for index in range(len(learning_rates)) if index not in stored]
 
 
 def initial_network(build: Callable[[], nn.Module], like: Tensor, seed: int) -> nn.Module:
@@ -134,7 +140,7 @@ class _Block:
         loaded = load_state(self.state_path, self.identity) if self.state_path else None
         if loaded:
             engine = self._resume(initial, *loaded)
-        waiting = [index for index in range(len(self.rates)) if index not in self.histories]
+        waiting = [index for index in range(len(self.rates)) if index not in self.finished]
         if waiting:
             batch = next(self._train_batches(0))
             engine, at_once = choose_engine(engine, initial, batch, self.recipe, len(waiting), memory)
@@ -195,14 +201,14 @@ class _Block:
             runs.keep([position for position, alive in enumerate(finite) if alive])
 
     def _finish(self, index: int) -> None:
-        self.finished.add(index)
-        if self.on_finished:
+        if self.on_finished and index not in self.finished:
             self.on_finished(index, self.histories[index])
+        self.finished.add(index)
 
     def _save(self, runs: Runs, epoch: int) -> None:
         """Save the block if it is time to."""
         if self.state_path and time.monotonic() - self.saved_at >= self.state_seconds:
-            finished = sorted(self.finished)
+            finished = sorted(self.finished & self.histories.keys())
             state = BlockState(self.identity, runs.engine, list(runs.indices), epoch, finished, self.histories)
             save_state(self.state_path, state, runs.tensors())
             self.saved_at = time.monotonic()
@@ -212,7 +218,7 @@ class _Block:
         self.histories = state.histories
         for index in state.finished:
             self._finish(index)
-        if state.epoch < self.recipe.epochs and state.indices:
+        if state.epoch < self.recipe.epochs and not self.finished.issuperset(state.indices):
             runs = ENGINES[state.engine](initial, self.recipe, state.indices)
             for name, tensor in runs.tensors().items():
                 tensor.copy_(tensors[name])
@@ -225,7 +231,7 @@ class _Block:
                 self.on_checkpoint(index, epoch, runs.model(position))
 
     def _epochs_done(self, epoch: int) -> int:
-        running = len(self.histories) - len(self.finished)
+        running = len(self.histories.keys() - self.finished)
         return self.recipe.epochs * len(self.finished) + epoch * running
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -208,6 +209,41 @@ def test_killed_and_resumed_equals_undisturbed(engine: str, after: int, tmp_path
     for index, state_dict in weights[-1].items():
         assert all(torch.equal(tensor, weights[0][index][name]) for name, tensor in state_dict.items())
     assert not state.exists()
+
+
+@pytest.mark.parametrize("engine", ["sequential", "stacked"])
+def test_killed_again_and_again_loses_and_repeats_nothing(engine: str, tmp_path: Path) -> None:
+    """Runs are stored between two kills, before the first saved state too; what was saved is found again."""
+    rates, state, stored = [1e30, 0.1, 0.03, 0.01], tmp_path / "block.safetensors", {}
+
+    def train(kill_at: int, checkpoint_seconds: float) -> list[int]:
+        """Train until `kill_at` epochs of the block's 24 are done; returns the counts of epochs that were told."""
+        done = []
+
+        def kill(now: int, total: int) -> None:
+            done.append(now)
+            if now >= kill_at:
+                raise Killed
+
+        def store(index: int, history: History) -> None:
+            assert index not in stored, "told again"
+            stored[index] = without_time(history)
+
+        with contextlib.suppress(Killed):
+            train_block(
+                convnet, TRAIN, TEST, rates, recipe(evaluate=3), engine=engine, memory=1, stored=set(stored),
+                on_finished=store, on_epoch=kill, checkpoint=state, checkpoint_seconds=checkpoint_seconds,
+            )  # fmt: skip
+        return done
+
+    assert train(13, 1e9)[-1] == 13  # nothing saved; the diverged run and the next are stored
+    assert train(15, 0.0) == [13, 14, 15]  # the third run begins again; its second epoch is saved
+    assert train(17, 0.0) == [15, 16, 17]
+    assert train(21, 0.0)[:2] == [17, 18]  # to the fourth run
+    assert train(99, 0.0)[0] == 21
+    undisturbed = train_block(convnet, TRAIN, TEST, rates, recipe(evaluate=3), engine=engine, memory=1)
+    assert [stored[index] for index in range(4)] == [without_time(history) for history in undisturbed]
+    assert train(99, 0.0) == []
 
 
 def test_the_state_of_another_block_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

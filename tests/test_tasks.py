@@ -1,0 +1,44 @@
+"""A task of the sweep that is killed again and again."""
+
+import pytest
+
+import repro.training
+from repro import tasks
+from repro.experiment import Experiment
+from repro.runs import read_run
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_block_finds_its_state_whatever_is_stored_of_it(tmp_path, monkeypatch):
+    train_block, told = repro.training.train_block, []
+
+    def train(kill_at, **overrides):
+        """Train the block until `kill_at` of its 12 epochs are done."""
+
+        def kill(done, total):
+            told.append(done)
+            if done == kill_at:
+                raise Killed
+
+        def killed(*args, **kwargs):
+            return train_block(*args, **kwargs | {"on_epoch": kill})
+
+        monkeypatch.setattr(repro.training, "train_block", killed)
+        task.config.update(overrides)
+        tasks.run(task)
+
+    grid = ["experiment=smoke", f"outputs={tmp_path}", "n_per_class=4", "training.epochs=4", "launch.rates_per_task=3"]
+    (task,) = Experiment([*grid, "device=cpu", "engine=sequential"]).stages()["sweep"]
+    with pytest.raises(Killed):
+        train(5)  # one training is stored, no state is saved
+    with pytest.raises(Killed):
+        train(10, checkpoint_seconds=0)  # a second is stored; the state is that of epoch 9
+    train(None)
+    assert told == [1, 2, 3, 4, 5, *range(5, 11), *range(10, 13)]
+    stored = [read_run(path) for path in sorted(tmp_path.rglob("lr*.json"))]
+    assert [run["config"]["lr_index"] for run in stored] == [0, 1, 2]
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert tasks.finished(task)
