@@ -16,14 +16,17 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, force it to disk, then give it its name in one step.
 
     A reader never sees a half-written file and a killed writer leaves no file under `path`.
-    The temporary name holds the process id, so that two writers do not share it.
+    The temporary name holds the process id, so that two writers do not share it, and so that what killed processes of
+    this machine left in the folder can be told from what is being written, and is removed.
 
     Raises:
         OSError: the file cannot be written (full disk, no permission, a file where a folder should be).
     """
-    unfinished = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+    host = os.uname().nodename
+    unfinished = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent, host)
         write(unfinished)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
@@ -36,6 +39,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         _remove(unfinished)
         raise
+
+
+def _remove_abandoned(folder: Path, host: str) -> None:
+    for unfinished in folder.glob(f".*.{host}.*.tmp"):
+        process = unfinished.name.split(".")[-2]
+        if process.isdecimal() and not _alive(int(process)):
+            _remove(unfinished)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing, only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # someone else's
+        pass
+    return True
 
 
 def _remove(unfinished: Path) -> None:

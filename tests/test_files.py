@@ -37,6 +37,29 @@ def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(path)])
     assert done.returncode == -signal.SIGKILL
     assert not path.exists()
+    assert len(list(tmp_path.glob(".*.tmp"))) == 1
+
+
+def test_the_next_writer_in_the_folder_removes_what_killed_ones_left(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here, sleeping = os.uname().nodename, os.getppid()  # the process ids of other machines say nothing here
+    kept = [f".a.json.{here}.{sleeping}.tmp", f".a.json.{here}.1.tmp", f".a.json.elsewhere.{gone.pid}.tmp"]
+    for name in (*kept, f".a.json.{here}.{gone.pid}.tmp", f".b.json.{here}.{gone.pid}.tmp"):
+        (tmp_path / name).write_text("half")
+    write_json(tmp_path / "c.json", {})
+    assert sorted(os.listdir(tmp_path)) == sorted(["c.json", *kept])
+
+
+def test_what_another_users_process_writes_is_left_alone(tmp_path, monkeypatch):
+    def forbidden(process, _):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", forbidden)
+    unfinished = tmp_path / f".a.json.{os.uname().nodename}.12.tmp"
+    unfinished.write_text("half")
+    write_json(tmp_path / "c.json", {})
+    assert unfinished.exists()
 
 
 def test_values_that_are_not_json_are_refused(tmp_path):

@@ -191,6 +191,7 @@ class Intercept(TorchFunctionMode):
         self.direction, self.curved = direction, curved
         convolutions = dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), self.conv)
         self.rules: dict[Any, Any] = {F.linear: self.linear, F.batch_norm: self.batch_norm, **convolutions}
+        self.rules[F.hardsigmoid] = _hardsigmoid
         self.names = {id(weight): name for name, weight in weights.items()}
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -249,3 +250,8 @@ class Intercept(TorchFunctionMode):
             "bias_name": self.names.get(id(bias)),
             "bias": None if bias is None else bias.detach(),
         }
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """As torch's own, which it cannot differentiate twice."""
+    return F.relu6(input + 3) / 6

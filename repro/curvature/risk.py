@@ -156,10 +156,11 @@ class RiskOperator(LinearOperator):
         checks.check_deterministic(self.model)
         rows = V.detach().T.contiguous()  # one vector a row, so that its pieces are contiguous
         out = torch.empty_like(rows)
-        for i in range(len(self.data)):
-            recorded = self._kept.get(i) or self._record(i)
-            for v, row in zip(rows, out):
-                self._add_product(recorded, v, row, first=i == 0)
+        with checks.second_derivatives():
+            for i in range(len(self.data)):
+                recorded = self._kept.get(i) or self._record(i)
+                for v, row in zip(rows, out):
+                    self._add_product(recorded, v, row, first=i == 0)
         return out.add_(rows, alpha=self.decay).T if self.decay else out.T
 
     def _add_product(self, recorded: Recorded, v: Tensor, out: Tensor, *, first: bool) -> None:  # v [P], out [P]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from repro.curvature.checks import check_layer_gradients
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.kfac import (
     Diagonal,
@@ -90,9 +91,13 @@ def measure(
         resolution [L]: the same distance between KFAC's eigenvalues and Lanczos on KFAC: how much Lanczos blurs.
         top_errors [L, 3, k]: (approximate − exact) / exact leading eigenvalues by rank; NaN beyond the rank of G^l.
         class_cosines [L, C]: of g_c with delta_c ⊗ h_c.
+
+    Raises:
+        ValueError: a layer is grouped, executed twice or not at all, or shares its weight.
     """
     data = run.batches("train")
     names = layer_names(run.model, data[0][0])
+    check_layer_gradients(run.model, data[0][0][:2], names)
     positions = range(len(names)) if layers is None else sorted(range(len(names))[l] for l in layers)
     k = run.train.classes if outliers is None else outliers
     lanczos = Lanczos(steps, probes, tolerance, int(memory_budget), exact_limit, seed)

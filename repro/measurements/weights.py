@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repro.curvature.checks import check_layer_gradients
 from repro.curvature.layers import layer_names
 from repro.curvature.moments import WeightMoments, row_space, weight_moments
 
@@ -33,12 +34,13 @@ def measure(run: TrainedRun) -> dict[str, np.ndarray]:
         random vectors it would be C/O and C/D, `left_chance`, `right_chance` [L].
 
     Raises:
-        ValueError: the network was trained without weight decay.
+        ValueError: the network was trained without weight decay, or layers share weights.
     """
     if run.weight_decay <= 0:
         raise ValueError(f"{run.cell} was trained without weight decay; W_class = −(1/η) Ave delta h^T is not defined")
     data = run.batches("train")
     layers = layer_names(run.model, data[0][0])
+    check_layer_gradients(run.model, data[0][0][:2], layers)
     arrays: dict[str, np.ndarray] = {"layers": np.array(layers)}
     curves = []
     for index, (name, moments) in enumerate(weight_moments(run.model, data, layers).items()):
