@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     ten = {"name": "vgg11", "width": args.width, "channels": 1, "classes": 10, "examples": args.examples, "batch": 128}
-    hundred = {"width": 1.0, "channels": 3, "classes": 100, "examples": 100 * args.n_per_class, "batch": 100}
+    hundred = {"width": 1.0, "channels": 3, "classes": 100, "examples": 100 * args.n_per_class, "batch": 25}
     rows: list[dict[str, Any]] = []
     if args.problem != "gram":
         rows += means(ten)

@@ -190,17 +190,20 @@ def _features(module: nn.Module, x: Tensor, bias: bool) -> Tensor:  # -> [B, T, 
 
 def _errors(logits: Tensor, z: dict[str, Tensor], convolutions: set[str]) -> dict[str, Tensor]:  # -> [B, C, T, O]
     p = logits.detach().softmax(dim=1)
-    classes = p.shape[1]
-    delta: dict[str, list[Tensor]] = {name: [] for name in z}
-    for k in range(classes):
+    B, C = p.shape
+    delta: dict[str, Tensor] = {}
+    for k in range(C):
         cotangent = p.clone()
         cotangent[:, k] = 0
         cotangent[:, k] = -cotangent.sum(dim=1)  # p_k - 1, without its cancellation at a fit
-        gradients = torch.autograd.grad(logits, list(z.values()), cotangent, retain_graph=k < classes - 1)
+        gradients = torch.autograd.grad(logits, list(z.values()), cotangent, retain_graph=k < C - 1)
         for name, gradient in zip(z, gradients):
             rows = gradient.flatten(2).transpose(1, 2) if name in convolutions else gradient
-            delta[name].append(rows.reshape(len(p), -1, rows.shape[-1]))
-    return {name: torch.stack(rows, dim=1) for name, rows in delta.items()}
+            rows = rows.reshape(B, -1, rows.shape[-1])
+            if name not in delta:
+                delta[name] = rows.new_empty(B, C, *rows.shape[1:])
+            delta[name][:, k] = rows
+    return delta
 
 
 class LayerSamples(NamedTuple):

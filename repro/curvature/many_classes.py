@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from repro.curvature import checks
 from repro.curvature.cross_class import COMPANION_POWER, ClassGram, class_structure, companion_structure, structure_of
-from repro.curvature.gradients import CrossClassSums, by_class
+from repro.curvature.gradients import CrossClassSums
 from repro.curvature.layers import capture, factored_layers
 from repro.curvature.risk import Batches, Parameters, Selection
 
@@ -122,15 +122,17 @@ class _Held:
         self.counts, self.mass, filled = counts, like.new_zeros(C, C), [0] * C
         self.errors = {name: like.new_zeros(C, C, n, T, O) for name, (T, _, O) in sizes.items()}
         self.features = {name: like.new_zeros(C, n, T, D) for name, (T, D, _) in sizes.items()}
-        for c, x in by_class(data):
+        for x, y in data:
             seen = capture(model, x, list(sizes), bias=True)
-            place = slice(filled[c], filled[c] + len(x))
-            filled[c] += len(x)
-            self.mass[c] += seen.p.sum(dim=0) / counts.sum()
-            weights = (seen.p**power / counts.sum()).T[:, :, None, None]  # [C, B, 1, 1]
-            for name in sizes:
-                torch.mul(weights, seen.delta[name].transpose(0, 1), out=self.errors[name][c, :, place])
-                self.features[name][c, place] = seen.h[name]
+            weights = (seen.p**power / counts.sum())[:, :, None, None]  # [B, C, 1, 1]
+            for c in y.unique().tolist():
+                own = (y == c).nonzero()[:, 0]
+                place = slice(filled[c], filled[c] + len(own))
+                filled[c] += len(own)
+                self.mass[c] += seen.p[own].sum(dim=0) / counts.sum()
+                for name in sizes:
+                    self.errors[name][c, :, place] = (weights[own] * seen.delta[name][own]).transpose(0, 1)
+                    self.features[name][c, place] = seen.h[name][own]
 
     def pop(self, name: str) -> tuple[CrossClassSums, Tensor, Tensor]:
         """The class sums in coordinates of errors, the errors [C, C, nT, O] they are a view of, features [C, nT, D]."""
