@@ -148,8 +148,9 @@ def fast_lanczos(
     beta = [0.0]
     for _ in range(steps):
         w = A @ v
-        if len(alpha) == 1:
-            check_pair(A, inner(w, previous), beta[-1], norm(w) + abs(alpha[0]) + beta[-1])
+        if len(alpha) == 1:  # beta is <A q_0, q_1>, to which rounding adds what is left of q_0 in q_1
+            expected = beta[-1] + alpha[0] * inner(v, previous)
+            check_pair(A, inner(w, previous), expected, norm(w) + abs(alpha[0]) + beta[-1])
         w = w - beta[-1] * previous
         if orthogonal_to is not None:
             w = orthogonalise(w, orthogonal_to)

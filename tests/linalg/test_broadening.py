@@ -37,6 +37,12 @@ def test_linear_curve_is_the_mean_with_one_standard_error():
     np.testing.assert_array_equal(single.low, single.high)
 
 
+def test_a_quadrature_of_one_node_is_a_bump_around_it():
+    curve = linear_curve([[3.0]], [[1.0]], limits=(0.0, 6.0))
+    assert curve.x[curve.density.argmax()] == pytest.approx(3, abs=0.01)
+    assert curve.density.max() == pytest.approx(1 / (3 * gaussian_width(2, 3.0) * np.sqrt(2 * np.pi)), rel=1e-4)
+
+
 def test_default_range_has_the_margin_and_ignores_padding():
     nodes, weights = np.append(NODES[0], 100.0), np.append(WEIGHTS[0], 0.0)
     curve = linear_curve(nodes, weights, margin=0.05)

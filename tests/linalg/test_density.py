@@ -1,5 +1,7 @@
 """Spectral measures: masses, moments, recovery of prescribed spectra, Algorithms 3 and 4, the log spectrum."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from repro.linalg.broadening import wasserstein
 from repro.linalg.density import lanczos_approx_spec, log_spectrum, low_rank_deflation, normalization, quadrature
 from repro.linalg.lanczos import fast_lanczos
 from repro.linalg.operator import Dense
+from repro.linalg.probe import random_unit_vector
 from repro.linalg.spectrum import spectrum
+from repro.linalg.subspace import subspace_iteration
 
 P = 300
 OUTLIERS = [12.0, -9.0, 7.0, 5.0, -4.0]
@@ -44,6 +48,7 @@ def test_outliers_and_masses(dtype):
     np.testing.assert_allclose(result.weights[:, :5], 1 / P, rtol=1e-12)
     np.testing.assert_allclose(result.nodes[:, :5], np.tile(OUTLIERS, (3, 1)), rtol=1e-5)
     assert np.abs(result.nodes[:, 5:]).max() < 2  # the outliers appear once
+    assert result.outliers.vectors.dtype == dtype
     assert result.products == A.products == 40 + 2 * 35
     assert result.dim == P
 
@@ -58,6 +63,16 @@ def test_mean_over_an_orthonormal_basis_of_probes_has_the_exact_moments():
         moments += [float(ritz.weights @ ritz.values**j) / P for j in range(4)]
     exact = [float((spread() ** j).mean()) for j in range(4)]
     np.testing.assert_allclose(moments, exact, rtol=1e-10, atol=1e-12)
+
+
+def test_the_first_probe_has_the_moments_of_its_start():
+    A = symmetric(spread())
+    result = run(A, k=0, probes=1)
+    v = random_unit_vector(A, torch.Generator().manual_seed(0))
+    power = v
+    for degree in range(6):
+        assert result.weights[0] @ result.nodes[0] ** degree == pytest.approx(float(v @ power), rel=1e-10)
+        power = A @ power
 
 
 def test_moments_in_expectation_and_what_deflation_gains():
@@ -83,10 +98,13 @@ def test_deflated_trace_is_right_even_if_the_pairs_are_inexact():
     assert abs(estimates.mean() - float(spread().mean())) < 4 * error
 
 
-def test_unconverged_pairs_are_not_deflated():
+def test_unconverged_pairs_are_not_deflated(caplog):
+    run(symmetric(spread()), probes=1)
+    assert "not converged" not in caplog.text
     result = run(symmetric(spread()), k=12, steps=14, tolerance=1e-8, probes=2)
     count = int(result.outliers.converged.sum())
     assert 0 < count < 12
+    assert f"{12 - count} of 12 eigenpairs not converged" in caplog.text
     np.testing.assert_allclose(result.weights[:, :count], 1 / P, rtol=1e-12)
     np.testing.assert_allclose(result.weights.sum(axis=1), 1, rtol=1e-12)
     assert (result.weights[0, count:] > 2 / P).any()
@@ -137,6 +155,10 @@ def test_a_copy_seen_by_a_later_probe_alone_is_reported(caplog):
     caplog.clear()
     run(symmetric(spread()), k=2, probes=2, steps=10)
     assert "more eigenvalue" not in caplog.text
+    values = spread()
+    values[4] = 7.0  # below the second pair, above the fourth
+    run(symmetric(values), k=4, probes=2, steps=14)
+    assert "found 1 more eigenvalue" in caplog.text
 
 
 def test_stored_arrays():
@@ -159,6 +181,22 @@ def test_normalization_maps_the_spectrum_into_the_unit_interval_with_the_margin(
     low, high = -9.0, 12.0
     assert center == pytest.approx((low + high) / 2, abs=1e-8)
     assert half == pytest.approx((high - low) * (0.5 + 0.05), rel=1e-8)
+    x = lanczos_approx_spec(symmetric(spread()), margin=0.2).curve.x
+    assert (x[0], x[-1]) == pytest.approx((low - 0.2 * 21, high + 0.2 * 21), rel=1e-8)
+
+
+def test_the_defaults_are_the_papers():
+    def defaults(function):
+        found = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+        return {name: value for name, value in found.items() if value is not p_empty and name != "seed"}
+
+    p_empty = inspect.Parameter.empty
+    smoothing = {"points": 1024, "probes": 1, "margin": 0.05}
+    assert defaults(normalization) == {"steps": 64, "margin": 0.05}
+    assert defaults(lanczos_approx_spec) == smoothing | {"steps": 128, "kappa": 3.0, "normalization_steps": 64}
+    assert defaults(log_spectrum) == smoothing | {"steps": 2048, "kappa": 1.25, "epsilon": 1e-5, "per_log": False}
+    assert defaults(subspace_iteration) == {"iterations": 128, "tolerance": 1e-3}
+    assert defaults(low_rank_deflation) == {"iterations": 128}
 
 
 def test_normalization_bounds_the_spectrum_after_few_steps():

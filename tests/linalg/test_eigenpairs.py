@@ -46,6 +46,18 @@ def test_prescribed_outliers_with_their_signs(tolerance, dtype):
     assert pairs.eigenvalues.dtype == pairs.vectors.dtype == dtype
 
 
+def test_stops_as_soon_as_the_tolerance_is_met():
+    A = Dense(torch.linspace(0.9, 1.1, P, dtype=torch.float64).diag())
+    assert top_eigenpairs(A, 1, tolerance=0.2, max_products=P, memory_budget=AMPLE, seed=0).products == 1
+
+
+def test_vectors_stay_orthonormal_under_a_large_shift():
+    """alpha then swamps beta, and the subtraction of alpha q alone leaves rounding along q."""
+    A = Dense(symmetric(spread()).A + 1e6 * torch.eye(P, dtype=torch.float64))
+    pairs = top_eigenpairs(A, 5, tolerance=1e-12, max_products=60, memory_budget=AMPLE, seed=0)
+    torch.testing.assert_close(pairs.vectors.T @ pairs.vectors, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-13)
+
+
 def test_largest_leaves_negative_outliers_out():
     A = symmetric(spread())
     pairs = top_eigenpairs(A, 3, tolerance=1e-3, max_products=P, memory_budget=AMPLE, seed=0, by="largest")
@@ -79,9 +91,13 @@ def test_thick_restart_agrees_with_the_unrestricted_run(dtype):
     torch.testing.assert_close(overlap, torch.eye(4, dtype=dtype), rtol=0, atol=0.02)  # angle: residual / gap
 
 
-def test_products_are_bounded_and_what_is_unconverged_says_so():
+def test_products_are_bounded_and_what_is_unconverged_says_so(caplog):
+    A = symmetric(spread())
+    top_eigenpairs(A, 1, tolerance=1e-6, max_products=P, memory_budget=AMPLE, seed=0)
+    assert "not converged" not in caplog.text
     A = symmetric(spread())
     pairs = top_eigenpairs(A, 8, tolerance=1e-6, max_products=15, memory_budget=AMPLE, seed=0)
+    assert f"{int((~pairs.converged).sum())} of 8 eigenpairs not converged" in caplog.text
     assert A.products == pairs.products == 15
     assert pairs.converged[0]
     assert not pairs.converged[-1]
@@ -139,7 +155,9 @@ def test_subspace_iteration_keeps_signs_and_counts(dtype):
     pairs = subspace_iteration(A, 8, iterations=64)
     check_pairs(A, pairs, OUTLIERS, 1e-3)
     assert A.products == pairs.products == 8 * 64
-    early = subspace_iteration(A, 8, iterations=2)
+    early = subspace_iteration(A, 8, iterations=8)
+    assert early.converged.any()
+    assert torch.equal(early.converged, early.residuals <= 1e-3 * early.eigenvalues.abs())
     assert not early.converged.all()
 
 

@@ -26,6 +26,15 @@ def test_spectrum_and_eigenvectors_from_slices(size):
     assert not combinations[:, 5].any()  # beyond the rank
 
 
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+def test_rank_does_not_depend_on_the_scale(size):
+    V, weights = problem()
+    _, combinations = gram_spectrum(gram_matrix([size * V]), weights)
+    assert combinations.any(dim=0).tolist() == [True] * 5 + [False]
+    _, combinations = gram_spectrum(gram_matrix([size * V[:1].expand(6, -1)]), weights)
+    assert combinations.any(dim=0).tolist() == [True] + [False] * 5
+
+
 def test_slices_of_single_precision_are_added_in_double():
     V = torch.full((1, 1 << 12), 1e-2)
     V[0, 0] = 1e2  # 1e4 + 4095 times 1e-4, each below half a unit in the last place of float32
@@ -39,6 +48,7 @@ def test_zero_weights_and_bad_input():
     values, combinations = gram_spectrum(gram_matrix([V]), torch.zeros(6))
     assert not values.any()
     assert not combinations.any()
+    assert not gram_spectrum(torch.zeros(6, 6, dtype=torch.float64), weights)[1].any()
     with pytest.raises(ValueError, match="negative"):
         gram_spectrum(gram_matrix([V]), -weights)
     with pytest.raises(ValueError, match="no slices"):

@@ -30,6 +30,8 @@ def test_mean_of_kronecker_products():
     W = random(3, 5)  # acts on a flattened weight as A W B
     expected = (A[0] @ W @ B[0] + A[1] @ W @ B[1]) / 2
     torch.testing.assert_close((operator @ W.flatten()).view(3, 5), expected, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="shorter"):
+        KroneckerMean(A, B[:1]) @ W.flatten()
 
 
 def test_khatri_rao_gram():

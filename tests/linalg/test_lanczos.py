@@ -5,7 +5,7 @@ import torch
 
 from repro.linalg.lanczos import fast_lanczos, lanczos, slow_lanczos
 from repro.linalg.operator import Dense
-from repro.linalg.probe import check_symmetric, inner, norm, random_unit_vector, random_vectors
+from repro.linalg.probe import check_pair, check_symmetric, inner, norm, random_unit_vector, random_vectors
 
 P = 40
 
@@ -69,6 +69,33 @@ def test_zero_matrix_takes_one_step():
     A = Dense(torch.zeros(P, P))
     assert lanczos(A, start_of(A), 10).alpha.tolist() == [0.0]
     assert fast_lanczos(A, 10).values.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_what_counts_as_rounding_scales_with_the_matrix(size):
+    A = symmetric(spread())
+    small = Dense(size * A.A)
+    torch.testing.assert_close(lanczos(small, start_of(A), 9).alpha / size, lanczos(A, start_of(A), 9).alpha)
+    start = start_of(A)
+    torch.testing.assert_close(
+        fast_lanczos(small, 9, start=start).values / size, fast_lanczos(A, 9, start=start).values
+    )
+
+
+def test_two_steps_are_enough_to_see_that_a_matrix_is_not_symmetric():
+    A = torch.randn(P, P, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for run in (lambda: lanczos(Dense(A), start_of(Dense(A)), 2), lambda: fast_lanczos(Dense(A), 2)):
+        with pytest.raises(ValueError, match="not one fixed symmetric matrix"):
+            run()
+
+
+def test_a_start_that_is_nearly_an_eigenvector_is_not_taken_for_asymmetry():
+    """<q_0, A q_1> then is rounding of the large eigenvalue, while A q_1 itself is tiny."""
+    A = symmetric([1e4, *[0.0] * (P - 1)])
+    outlier, other = torch.linalg.eigh(A.A).eigenvectors[:, [-1, 0]].T
+    start = (outlier + 1e-10 * other) / norm(outlier + 1e-10 * other)
+    assert len(lanczos(A, start, 5).alpha) == 2
+    assert float(fast_lanczos(A, 5, start=start).values[-1]) == pytest.approx(1e4)
 
 
 def test_complement_of_given_vectors():
@@ -138,6 +165,7 @@ def test_probes_depend_on_the_seed_alone():
     torch.testing.assert_close(first, random_vectors(A64, 2, torch.Generator().manual_seed(5)), rtol=0, atol=0)
     torch.testing.assert_close(first.float(), random_vectors(A32, 2, torch.Generator().manual_seed(5)), rtol=0, atol=0)
     assert not torch.equal(first[:, 0], first[:, 1])
+    assert not torch.equal(first, first.float().double())  # drawn in double precision
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -148,8 +176,15 @@ def test_check_symmetric(dtype):
     skew[0, 1], skew[1, 0] = 0.3, -0.3
     with pytest.raises(ValueError, match="not one fixed symmetric matrix"):
         check_symmetric(Dense(A.A + skew))
+    rounding = torch.finfo(dtype).eps ** 0.5
+    check_symmetric(Dense(A.A + rounding / 10 * skew))
+    with pytest.raises(ValueError, match="not one fixed symmetric matrix"):
+        check_symmetric(Dense(A.A + 1000 * rounding * skew))
     with pytest.raises(ValueError, match="not finite"):
         check_symmetric(Dense(A.A * float("nan")))
+    for left, right in [(float("nan"), 1.0), (1.0, float("inf"))]:
+        with pytest.raises(ValueError, match="not finite"):
+            check_pair(A, left, right, 1.0)
 
 
 def test_inner_and_norm_of_long_single_precision_vectors():
