@@ -98,6 +98,16 @@ def test_a_start_that_is_nearly_an_eigenvector_is_not_taken_for_asymmetry():
     assert float(fast_lanczos(A, 5, start=start).values[-1]) == pytest.approx(1e4)
 
 
+@pytest.mark.parametrize(("dtype", "part"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_nearly_a_multiple_of_the_identity(dtype, part):
+    """As a Hessian with weight decay is where the loss is almost zero: any start is nearly an eigenvector."""
+    A = symmetric(1 + part * spread(), dtype)
+    for run in (lambda: fast_lanczos(A, 9).values, lambda: lanczos(A, start_of(A), 9).eigh()[0]):
+        values = run()
+        assert float(values.min()) == pytest.approx(1 - 5 * part, abs=part)
+        assert float(values.max()) == pytest.approx(1 + 9 * part, abs=part)
+
+
 def test_complement_of_given_vectors():
     values = spread()
     A = symmetric(values)
