@@ -1,13 +1,9 @@
 """The pipeline end to end on a toy experiment: what is finished is never computed again, whatever happens."""
 
 import json
-import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -150,29 +146,6 @@ def test_a_truncated_checkpoint_is_named(finished, tmp_path):
     failed = reproduce("measure", tmp_path, check=False)
     assert weights.name in failed.stderr
     assert "log:" in failed.stderr
-
-
-@pytest.mark.slow
-def test_kill_at_random_moments_then_resume(finished, tmp_path):
-    """kill -9 of driver and workers, again and again: in the end the same runs and selection, nothing half-written."""
-    root, _ = finished
-    moments = random.Random(0)
-    line = [sys.executable, "scripts/reproduce.py", "all", "experiment=smoke", f"outputs={tmp_path}"]
-    seen: dict[Path, int] = {}
-    for _attempt in range(8):
-        driver = subprocess.Popen(
-            line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        time.sleep(moments.uniform(3, 14))
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-        runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "smoke").glob("runs/**/lr*.json")}
-        assert all(runs[path] == stamp for path, stamp in seen.items()), "a finished training was repeated"
-        seen = runs
-    reproduce("all", tmp_path)
-    assert outcomes(tmp_path / "smoke") == outcomes(root)
-    pd.testing.assert_frame_equal(selected(tmp_path / "smoke"), selected(root))
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in seen.items())
 
 
 def test_two_drivers_on_the_same_outputs(finished, tmp_path):
