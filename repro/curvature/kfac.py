@@ -21,6 +21,7 @@ from torch import Tensor
 
 from repro.curvature.layers import LayerSamples
 from repro.curvature.moments import Sharing, error_samples, feature_samples
+from repro.linalg.dense import eigh
 from repro.linalg.kronecker import KroneckerMean, kronecker_eigenvalues
 from repro.linalg.operator import LinearOperator
 
@@ -90,7 +91,7 @@ def ekfac_eigenvalues(samples: Iterable[LayerSamples], factors: KroneckerFactors
     is the exact Σ_t delta_t h_t^T. Memory for one would-be label of a batch: B O D numbers if T > 1.
     """
     Delta, H = factors.average()
-    U, V = torch.linalg.eigh(Delta).eigenvectors, torch.linalg.eigh(H).eigenvectors
+    U, V = eigh(Delta)[1], eigh(H)[1]
     total, examples = Delta.new_zeros(len(U), len(V)), 0
     for batch in samples:
         examples += len(batch.h)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from repro.curvature.layers import layer_names
 from repro.curvature.moments import ErrorMoments, Sharing, error_moments, projected, rest, row_space
+from repro.linalg.dense import eigh
 from repro.measurements.layer_features import descending, mean_cosines
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def describe(moments: ErrorMoments) -> tuple[dict[str, Tensor], dict[str, np.nda
     """Spectra of Delta, of its parts and knockouts, and the numbers that are drawn over the layers."""
     Delta, parts = moments.second, moments.parts()
     together = torch.cat(list(parts.values()))
-    values, vectors = torch.linalg.eigh(Delta)
+    values, vectors = eigh(Delta)
     spectra = {"eigenvalues": values.flip(0), "within": descending(rest(Delta, together))}
     for name, rows in parts.items():
         spectra[name] = descending(rows @ rows.T)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from repro.curvature.layers import layer_names
 from repro.curvature.moments import FeatureMoments, Sharing, feature_moments, projected, rest, row_space
+from repro.linalg.dense import eigh
 
 if TYPE_CHECKING:
     from repro.trained import TrainedRun
@@ -49,7 +50,7 @@ def measure(run: TrainedRun, *, sharing: Sharing) -> dict[str, np.ndarray]:
 def describe(moments: FeatureMoments) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Spectra of H and its knockouts, and the numbers that are drawn over the layers."""
     H, rows, mean = moments.second, moments.class_rows(), moments.global_mean
-    values, vectors = torch.linalg.eigh(H)
+    values, vectors = eigh(H)
     by_class = descending(rows @ rows.T)
     spectra = {
         "eigenvalues": values.flip(0),
