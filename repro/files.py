@@ -33,12 +33,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(unfinished, path)
     except OSError as error:
         _remove(unfinished)
-        reason = f"cannot write {path}: {error.strerror or error}"
-        advice = "make room, or choose a folder you may write to (outputs=...)"
-        raise OSError(error.errno or errno.EIO, f"{reason}; {advice}") from error
+        raise _refused(path, error) from error
     except BaseException:
         _remove(unfinished)
         raise
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder for results, before anything is computed for it.
+
+    Raises:
+        OSError: it cannot be made, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission, or a read-only disk")
+    except OSError as error:
+        raise _refused(folder, error) from error
+
+
+def _refused(path: Path, error: OSError) -> OSError:
+    reason = f"cannot write {path}: {error.strerror or error}"
+    advice = "make room, or choose a folder you may write to (outputs=...)"
+    return OSError(error.errno or errno.EIO, f"{reason}; {advice}")
 
 
 def _remove_abandoned(folder: Path, host: str) -> None:

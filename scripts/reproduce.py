@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.experiment import Experiment
+from repro.files import check_folder
 from repro.launch.local import Workers
 from repro.tasks import COMPUTED, Task, finished, run, unfinished
 
@@ -62,6 +63,7 @@ def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
     elif name == "status":
         show_status(stages)
     else:
+        check_folder(experiment.root)
         with Workers(experiment.launch["workers"]) as workers:
             for stage, tasks in wanted.items():
                 run_stage(stage, tasks, workers)

@@ -118,9 +118,8 @@ def _pace(seen: Sequence[Seen]) -> list[str]:
     lines = []
     for stage, group in itertools.groupby(seen, key=lambda s: s.task.stage):
         of = list(group)
-        seconds = [
-            s.attempt.ended - s.attempt.started for s in of if s.attempt and s.attempt.ended and s.state == "done"
-        ]
+        took = [s.attempt.ended - s.attempt.started for s in of if s.attempt and s.attempt.ended and s.state == "done"]
+        seconds = [each for each in took if each > 0]  # else the clock was set back meanwhile
         counts = Counter(s.state for s in of)
         if seconds and counts["running"]:
             mean = sum(seconds) / len(seconds)

@@ -1,0 +1,117 @@
+"""What goes wrong around the program: a full disk, a folder that cannot be written, a clock that runs backwards."""
+
+import errno
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from repro import files, tasks
+from repro.experiment import Experiment
+from repro.launch import status
+from repro.launch.attempts import begin, end, read_attempt
+from repro.launch.queue import Job
+from repro.runs import read_run
+from repro.store import load_provenance
+
+ROOT = Path(__file__).resolve().parent.parent
+WRITTEN = {  # by stage, the last file of it
+    "sweep": "runs/fashion_mnist_embedded/mlp/n6/lr002.json",
+    "select": "selected.csv",
+    "retrain": "selected/fashion_mnist_embedded/mlp/n6/run.json",
+    "measure": "results/fashion_mnist_embedded/mlp/n6/hessian_spectrum.npz",
+    "figures": "figures/x01.csv",
+    "report": "report/index.html",
+}
+
+
+def stages_below(outputs):
+    return Experiment(["experiment=smoke", "n_per_class=6", "device=cpu", f"outputs={outputs}"]).stages()
+
+
+def run(stages):
+    for of_stage in stages.values():
+        for task in of_stage:
+            tasks.run(task)
+
+
+@pytest.fixture(scope="module")
+def backwards(tmp_path_factory):
+    """An experiment computed while the clock was set back an hour each time that someone looked at it."""
+    outputs = tmp_path_factory.mktemp("backwards")
+    with pytest.MonkeyPatch.context() as patched:
+        clock = itertools.count(1.7e9, -3600)
+        patched.setattr(time, "time", lambda: next(clock))
+        run(stages_below(outputs))
+    return outputs
+
+
+def test_a_clock_that_runs_backwards_leaves_durations_alone(backwards):
+    runs = [read_run(path) for path in backwards.glob("smoke/runs/**/*.json")]
+    assert len(runs) == 3
+    results = [load_provenance(path) for path in backwards.glob("smoke/results/**/*.npz")]
+    assert all(0 < made["seconds"] < 600 for made in [*(run["provenance"] for run in runs), *results])
+
+
+@pytest.mark.parametrize("when", [0, 2**31])
+def test_what_is_finished_is_told_by_its_content_not_by_dates(backwards, tmp_path, when):
+    shutil.copytree(backwards, tmp_path, dirs_exist_ok=True)
+    for number, path in enumerate(sorted(tmp_path.rglob("*"))):
+        os.utime(path, (when, when + number if number % 2 else when - number))
+    computed = {stage: of_stage for stage, of_stage in stages_below(tmp_path).items() if stage in tasks.COMPUTED}
+    assert [tasks.unfinished(of_stage) for of_stage in computed.values()] == [[], [], []]
+
+
+def test_a_task_that_ended_before_it_began_does_not_count_for_the_pace(tmp_path, monkeypatch):
+    task = stages_below(tmp_path)["sweep"][0]
+    seconds = iter([1000.0, 400.0])
+    monkeypatch.setattr("repro.launch.attempts.time.time", lambda: next(seconds))
+    end(task, begin(task, "7", tmp_path / "job.err"))
+    attempt = read_attempt(task)
+    assert attempt.ended < attempt.started
+    seen = [status.Seen(task, "done", attempt), status.Seen(task, "running", attempt)]
+    assert status._pace(seen) == []
+    attempt.ended = attempt.started + 30
+    assert status._pace(seen) == ["sweep: 1 at once, 30 s a task, 120 tasks an hour, about 0.0 h to go"]
+    assert status.look({"sweep": [task]}, [Job("7", "sweep", "RUNNING", "")])[0].state == "running"
+
+
+@pytest.mark.parametrize("stage", WRITTEN)
+def test_a_full_disk_in_any_stage(backwards, tmp_path, monkeypatch, stage):
+    """One sentence, no unfinished file, and once there is room the stage goes on."""
+    shutil.copytree(backwards, tmp_path, dirs_exist_ok=True)
+    root, of_stage = tmp_path / "smoke", stages_below(tmp_path)[stage]
+    (root / WRITTEN[stage]).unlink()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "fsync", full)
+        with pytest.raises(OSError, match=r"\A[^\n]*cannot write .*: No space left on device; make room[^\n]*\Z"):
+            run({stage: of_stage})
+    assert not (root / WRITTEN[stage]).exists()
+    assert not list(root.rglob("*.tmp"))
+    run({stage: of_stage})
+    assert (root / WRITTEN[stage]).stat().st_size > 0
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_anything_is_computed(tmp_path):
+    (tmp_path / "outputs").write_text("a file where a folder should be")
+    line = [sys.executable, "scripts/reproduce.py", "all", "experiment=smoke", f"outputs={tmp_path / 'outputs'}"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"cannot write {tmp_path}/outputs/smoke: Not a directory; make room, or choose a folder" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_read_only_folder_of_outputs_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(OSError, match=r"cannot write .*no permission, or a read-only disk; .* choose a folder"):
+        files.check_folder(tmp_path / "new")
