@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.training.block import EVALUATION_BATCH, Runs, initial_network, layout
-from repro.training.engines import ENGINES
+from repro.training.engines import ENGINES, stack_size
 from repro.training.precision import repeatable
 from repro.training.recipe import Recipe
 
@@ -70,11 +70,12 @@ def calibrate(
 ) -> Throughput:
     """Measure a network on images such as `like` [1, channels, height, width], for some three times `seconds`.
 
-    Steps are timed at the recipe's batch and at a quarter of it, `stack` networks at once if the engine stacks.
+    Steps are timed at the recipe's batch and at a quarter of it, `stack` networks at once if the engine stacks, as far
+    as memory allows.
     """
-    count = stack if engine == "stacked" else 1
     large, small = recipe.batch_size, max(2, recipe.batch_size // 4)
     initial = initial_network(build, like, recipe.seed)
+    count = min(stack, stack_size(initial, _batch(like, large), None)) if engine == "stacked" else 1
     runs = ENGINES[engine](initial, recipe, list(range(count)))
     with repeatable(recipe.precision):
         at_large, at_small = (_step_seconds(runs, _batch(like, size), seconds) / count for size in (large, small))

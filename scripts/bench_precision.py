@@ -1,6 +1,6 @@
 """What engine, precision and seed change in the outcome of a sweep: selected learning rate and its test error.
 
-    python scripts/bench_precision.py                                  # embedded experiment, n = 37
+    python scripts/bench_precision.py                                  # embedded experiment, n = 10; minutes on a core
     python scripts/bench_precision.py experiment=embedded model=mlp n_per_class=136
 
 The spread over seeds is the yardstick for the other differences. Writes docs/benchmarks/precision.csv.
@@ -53,7 +53,7 @@ def outcome(config: dict[str, Any], engine: str, changes: dict[str, Any]) -> dic
 def main() -> None:
     torch.set_num_threads(1)
     table = []
-    for cell, config in Experiment(sys.argv[1:] or ["experiment=embedded", "n_per_class=37"]).cells().items():
+    for cell, config in Experiment(sys.argv[1:] or ["experiment=embedded", "n_per_class=10"]).cells().items():
         config["rates"] = [learning_rate(index, **config["learning_rates"]) for index in config["lr_indices"]]
         for engine, changes in VARIANTS:
             table.append({**cell._asdict(), **outcome(config, engine, changes)})

@@ -133,7 +133,7 @@ def _check_fits(arrays: Sequence[Array], limits: queue.Limits, waiting: int) -> 
     if jobs + waiting > limits.jobs:
         raise SlurmError(
             f"{jobs} jobs do not fit: the cluster takes MaxJobCount = {limits.jobs} and {waiting} are in its queue; "
-            "raise launch.rates_per_task or launch.stages.<stage>.tasks_per_job, lower launch.retries, or submit a "
+            "raise launch.petaflop_per_task or launch.stages.<stage>.tasks_per_job, lower launch.retries, or submit a "
             "part of the grid at a time"
         )
 
