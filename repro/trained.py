@@ -101,6 +101,8 @@ class TrainedRun:
         self.train = load_split(config, train=True)
         self.test = load_split(config, train=False)
         self.model = self._load(Path(weights)) if weights else self.at_epoch(self.epochs[-1])
+        if weights:
+            _check_takes(self.model, self.train.images[:1])
 
     def at_epoch(self, epoch: int) -> nn.Module:
         """The network after `epoch` epochs, one of `epochs`, in eval mode."""
@@ -118,3 +120,13 @@ class TrainedRun:
     def batches(self, split: str = "train") -> list[tuple[Tensor, Tensor]]:
         """The batches that curvature is averaged over, in a fixed order."""
         return {"train": self.train, "test": self.test}[split].batches(self.batch_size)
+
+
+def _check_takes(model: nn.Module, images: Tensor) -> None:
+    """Refuse a network of one's own that is not made for the data."""
+    try:
+        with torch.no_grad():
+            model(images)
+    except RuntimeError as error:
+        reason = f"the network does not take images {list(images.shape)}: {' '.join(str(error).split())[:300]}"
+        raise ValueError(f"{reason}; build is called with their number of channels, images are 32 x 32") from error

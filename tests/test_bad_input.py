@@ -231,6 +231,19 @@ def test_checkpoints_that_are_not_those_written(tmp_path):
         TrainedRun(config)
 
 
+def test_weights_of_a_network_for_other_images(tmp_path, monkeypatch):
+    (tmp_path / "thick.py").write_text(
+        "from torch import nn\n"
+        "def build(channels, classes): return nn.Sequential(nn.Conv2d(3, classes, 32), nn.Flatten())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = next(iter(Experiment(["experiment=smoke", f"outputs={tmp_path}", "device=cpu"]).cells().values()))
+    config = {**config, "model": {"name": "thick:build"}, "weights": str(tmp_path / "w.safetensors")}
+    save_weights(tmp_path / "w.safetensors", build(config))
+    with refused(r"does not take images \[1, 1, 32, 32\]: .* have 3 channels, but got 1 channels .*; build is called"):
+        TrainedRun(config)
+
+
 def test_pickled_checkpoints_are_not_opened(tmp_path):
     torch.save(network().state_dict(), tmp_path / "w.pt")
     with refused("not a readable safetensors file.*safetensors.torch.save_file"):

@@ -31,8 +31,7 @@ def build(name: str, *, channels: int, classes: int, **settings: Any) -> nn.Modu
         settings: the other keys of conf/model/<name>.yaml.
 
     Raises:
-        ValueError: there is no such network.
-        TypeError: the settings are not those of this network, or the function returns no network.
+        ValueError: there is no such network, its settings are others, or the function returns no network.
     """
     builder = imported(name) if ":" in name else MODELS.get(name)
     if builder is None:
@@ -41,9 +40,9 @@ def build(name: str, *, channels: int, classes: int, **settings: Any) -> nn.Modu
     try:
         model = builder(channels=channels, classes=classes, **settings)
     except TypeError as error:
-        raise TypeError(f"network {name!r} cannot be built with channels, classes and {settings}: {error}") from error
+        raise ValueError(f"network {name!r} cannot be built with channels, classes and {settings}: {error}") from error
     if not isinstance(model, nn.Module):
-        raise TypeError(f"{name} returned {type(model).__name__}, but a torch.nn.Module is needed")
+        raise ValueError(f"{name} returned {type(model).__name__}, but a torch.nn.Module is needed")
     return model
 
 

@@ -106,7 +106,7 @@ def test_unknown_network_names_the_near_ones():
 
 
 def test_wrong_setting_is_one_sentence():
-    with pytest.raises(TypeError, match=r"'vgg11' cannot be built .*unexpected keyword argument 'widht'"):
+    with pytest.raises(ValueError, match=r"'vgg11' cannot be built .*unexpected keyword argument 'widht'"):
         build("vgg11", channels=1, classes=10, widht=1.0)
 
 
@@ -138,5 +138,5 @@ def test_function_that_is_not_there(name):
 
 @pytest.mark.usefixtures("own_module")
 def test_function_that_returns_no_network():
-    with pytest.raises(TypeError, match=r"returned NoneType, but a torch\.nn\.Module is needed"):
+    with pytest.raises(ValueError, match=r"returned NoneType, but a torch\.nn\.Module is needed"):
         build("users_networks:nothing", channels=1, classes=10)
