@@ -2,9 +2,12 @@
 
 import pytest
 import torch
-from oracles import NETWORKS, tiny
+from oracles import NETWORKS, dense_hessian, tiny
+from torch import nn
+from torch.nn import functional as F
 
 from repro.curvature.affine import Direction, Intercept
+from repro.curvature.hessian import Hessian
 
 SEEN_BY_AUTOGRAD = {  # in part; the other networks' weights and biases all belong to layers that are intercepted
     "tokens": {"0.weight", "0.bias"},
@@ -33,3 +36,23 @@ def test_layers_of_weights_not_chosen_are_left_alone():
         logits = model.requires_grad_(False)(x)
     assert "PushBackward" in logits.grad_fn.name()
     assert not model[:4](x).requires_grad
+
+
+class Functional(nn.Module):
+    """The operations called as functions, with no more than their required arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel, self.matrix = nn.Parameter(torch.randn(2, 1, 2, 2)), nn.Parameter(torch.randn(3, 8))
+        self.scale, self.mean, self.var = nn.Parameter(torch.rand(2)), torch.randn(2), torch.full((2,), 1e-4)
+
+    def forward(self, x):
+        z = F.conv2d(x, self.kernel)
+        return F.linear(F.batch_norm(z, self.mean.to(z), self.var.to(z), self.scale).flatten(1), self.matrix)
+
+
+def test_defaults_of_the_operations_are_torchs():
+    torch.manual_seed(0)
+    model, x, y = Functional().double(), torch.randn(4, 1, 3, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    found, expected = Hessian(model, [(x, y)]).dense(), dense_hessian(model, x, y)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))

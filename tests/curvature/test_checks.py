@@ -5,6 +5,7 @@ import torch
 from oracles import tiny
 from torch import nn
 
+from repro.curvature.checks import check_fixed_function
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian
 
@@ -112,6 +113,21 @@ def test_refuses_unfit_class_weights(weights, reason):
 def test_refuses_networks_of_no_parameters():
     with pytest.raises(ValueError, match="no parameters"):
         Hessian(nn.Flatten(), [(X, Y)])
+
+
+def test_a_fixed_function_may_differ_by_rounding_from_pass_to_pass():
+    class Drift(nn.Module):
+        def __init__(self, step):
+            super().__init__()
+            self.step, self.passes = step, 0
+
+        def forward(self, x):
+            self.passes += 1
+            return x * (1 + self.step * self.passes)
+
+    check_fixed_function(Drift(1e-11), X)
+    with pytest.raises(ValueError, match="change between two passes"):
+        check_fixed_function(Drift(1e-6), X)
 
 
 def test_accepts_integer_labels_of_any_width():

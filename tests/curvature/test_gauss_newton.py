@@ -19,6 +19,17 @@ def test_does_not_depend_on_the_labels():
     torch.testing.assert_close(found, GaussNewton(model, [(x, y)]).dense(), rtol=0, atol=0)
 
 
+def test_keeps_its_digits_where_one_class_is_certain():
+    """There (diag(p) − p p^T) J v is a difference of almost equal numbers, unless J v is relative to that class."""
+    model, x, y = tiny("linear")
+    with torch.no_grad():
+        model[0].bias.add_(torch.tensor([9.0, 0.0, 0.0]))
+    v = torch.full((18,), 100.0, dtype=torch.float64) + torch.randn(18, dtype=torch.float64)
+    exact = GaussNewton(model, [(x, y)]) @ v
+    found = GaussNewton(model.float(), [(x.float(), y)]) @ v.float()
+    assert (found.double() - exact).norm() < 1e-4 * exact.norm()
+
+
 def test_is_the_fisher_information():
     """Eq. 6.2: G = Σ_{i,c'} p_{i,c'}/N g g^T with the gradients for every label c'."""
     model, x, y = tiny("tanh")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles import tiny
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -36,6 +37,7 @@ def test_sums_match_the_definition(problem, power, batch_size):
     torch.testing.assert_close(found.sums, one_by_one(model, x, y, power), rtol=1e-10, atol=1e-14)
     p = model(x).softmax(1).detach()
     torch.testing.assert_close(found.mass, torch.stack([p[y == c].sum(0) for c in range(C)]) / N)
+    assert found.counts.dtype == torch.int64
     assert found.counts.tolist() == torch.bincount(y, minlength=C).tolist()
 
 
@@ -69,6 +71,15 @@ def test_batches_of_one_class_hold_every_example_once(problem):
         ours = torch.cat([batch for label, batch in pure if label == c])
         assert sorted(ours[:, 0].tolist()) == sorted(x[y == c, 0].tolist())
     assert all(len(batch) < 8 for _, batch in pure)
+    assert sum(len(batch) < 4 for _, batch in pure) <= C  # what is left of each class at the end
+
+
+def test_a_parameter_that_is_not_used_has_gradient_zero():
+    model, x, y = tiny("tied")
+    sums = cross_class_sums(model, [(x, y)]).sums
+    unused = slice(6, 8)  # after the six entries of `scale`
+    assert not sums[:, :, unused].any()
+    assert sums[:, :, :6].any()
 
 
 def test_bad_data_is_refused(problem):
@@ -77,3 +88,5 @@ def test_bad_data_is_refused(problem):
         cross_class_sums(model, [])
     with pytest.raises(ValueError, match="labels run from 3"):
         cross_class_sums(model, [(x, torch.full((N,), 3))])
+    with pytest.raises(ValueError, match="draws random numbers in train mode"):
+        cross_class_sums(nn.Sequential(nn.Dropout(), model).train(), [(x, torch.zeros(N, dtype=torch.int64))])

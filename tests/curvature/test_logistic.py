@@ -37,6 +37,8 @@ def test_theorem_gives_the_eigenvalues_of_the_lemma(C, D, snr, alpha):
 def test_samples_match_their_definition():
     C, D, N, alpha, snr = 3, 4, 50, 0.3, 2.0
     x, y = sample(classes=C, features=D, snr=snr, examples=N, generator=torch.Generator().manual_seed(0))
+    again, _ = sample(classes=C, features=D, snr=snr, examples=N, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again, x)
     U = constant_covariances(C, alpha)
     constant = sum(torch.kron(torch.outer(v, v), U[c]) for v, c in zip(x, y)) / N
     torch.testing.assert_close(constant_gauss_newton(x, y, classes=C, alpha=alpha), constant, rtol=1e-12, atol=1e-14)

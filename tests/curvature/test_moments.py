@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from repro.curvature.layers import capture
-from repro.curvature.moments import error_moments, feature_moments, projected, rest
+from repro.curvature.moments import error_moments, feature_moments, projected, rest, weight_moments
 
 C, N = 3, 11
 CLOSE = {"rtol": 1e-10, "atol": 1e-13}
@@ -84,6 +84,22 @@ def test_error_moments_add_up(problem, sharing):
         torch.testing.assert_close(total, within + sum(parts.values()), **CLOSE)
 
 
+def test_weight_moments(problem):
+    model, x, y, layers = problem
+    found = weight_moments(model, split(x, y), layers)
+    seen = capture(model, x, layers, bias=False)
+    loss = torch.nn.functional.cross_entropy(model(x), y)
+    gradients = torch.autograd.grad(loss, [model.get_parameter(f"{name}.weight") for name in layers])
+    for name, gradient in zip(layers, gradients):
+        moments = found[name]
+        torch.testing.assert_close(moments.gradient, gradient.flatten(1), **CLOSE)
+        torch.testing.assert_close(moments.shares, torch.tensor([3, 3, 5], dtype=torch.float64) / N, **CLOSE)
+        for c in range(C):
+            own = [seen.delta[name][i, c].sum(0) for i in range(N) if y[i] == c]
+            torch.testing.assert_close(moments.errors[c], torch.stack(own).mean(0), **CLOSE)
+            torch.testing.assert_close(moments.features[c], seen.h[name][y == c].mean(dim=(0, 1)), **CLOSE)
+
+
 def test_facts_of_the_decomposition_hold_for_errors(problem):
     """Σ_c' p δ = 0 and w_c δ_c = − w_cc δ_cc; ranks C, C(C−2), C; at the logits C − 1."""
     model, x, y, layers = problem
@@ -115,3 +131,5 @@ def test_labels_beyond_the_logits_are_refused(problem):
         feature_moments(model, [(x, torch.full((N,), 3))], layers, sharing="expand")
     with pytest.raises(ValueError, match="no data"):
         error_moments(model, [], layers, sharing="expand")
+    with pytest.raises(ValueError, match="no data"):
+        weight_moments(model, [], layers)
