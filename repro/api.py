@@ -28,7 +28,7 @@ from repro.figures.fig03_hessian_spectrum import draw_spectra
 from repro.figures.results import Results
 from repro.figures.style import theme
 from repro.linalg.broadening import Curve, linear_curve, split_outliers
-from repro.measurements import find_measurement
+from repro.measurements import check_choices, find_measurement
 from repro.provenance import provenance
 from repro.store import Cell, Result, save_result
 
@@ -76,6 +76,8 @@ class Network:
         self.epochs = sorted(self._checkpoints)
         for network in (model, *self._checkpoints.values()):
             _check_model(network)
+        for epoch, network in self._checkpoints.items():
+            _check_same_architecture(network, model, f"the checkpoint of epoch {epoch}")
         self.train = _split(model, train, batch_size)
         self.test = None if test is None else _split(model, test, batch_size)
         for network in (model, *self._checkpoints.values()):
@@ -186,10 +188,11 @@ def measure(name: str, network: Network, **settings: Any) -> Measured:
         settings: keyword arguments of its function `measure`; `defaults` gives those left out.
 
     Raises:
-        ValueError: no measurement of that name, or no network measured by it.
+        ValueError: no measurement of that name, no network measured by it, or a choice that is none of a setting's.
         TypeError: a setting that it does not have.
     """
     function = find_measurement(name)
+    check_choices(function, settings)
     wanted = list(inspect.signature(function).parameters)
     if "run" not in wanted:
         raise ValueError(f"{name} measures no network; call repro.measurements.{name}.measure")
@@ -230,14 +233,23 @@ def defaults(network: Network) -> dict[str, Any]:
 def _split(model: nn.Module, data: Any, batch_size: int) -> Split:
     """The data as two tensors on the model's device; one pass to look at the logits."""
     like = next(model.parameters())
-    batches = [_checked_batch(batch, like) for batch in _batches(data, batch_size)]
+    try:
+        batches = [_checked_batch(batch, like) for batch in _batches(data, batch_size)]
+    except TypeError as error:
+        if "default_collate" not in str(error):
+            raise
+        raise TypeError(f"{error}; give the data set a transform that makes tensors, ToTensor() for images") from error
     if not batches:
         raise ValueError("no data: a mean over examples needs at least one batch")
     x, y = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]).long()
     classes = 0
     with torch.no_grad():
         for inputs, labels in Split(x, y, 0).batches(batch_size):
-            logits = model(inputs)
+            try:
+                logits = model(inputs)
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:300]
+                raise ValueError(f"the model does not take inputs of shape {list(inputs.shape)}: {reason}") from error
             checks.check_logits(logits, labels)
             classes = logits.shape[1]
     return Split(x, y, classes)
@@ -284,3 +296,9 @@ def _check_model(model: nn.Module) -> None:
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     checks.check_weights(parameters)
     checks.check_weights(parameters | {name: b for name, b in model.named_buffers() if b.dtype.is_floating_point})
+
+
+def _check_same_architecture(network: nn.Module, model: nn.Module, name: str) -> None:
+    found, wanted = ({key: t.shape for key, t in m.state_dict().items()} for m in (network, model))
+    if differing := [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]:
+        raise ValueError(f"{name} is of another architecture than the model: '{differing[0]}' differs")

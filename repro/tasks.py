@@ -262,12 +262,13 @@ def _measure_finished(config: dict[str, Any]) -> bool:
 
 
 def _measure(config: dict[str, Any]) -> None:
-    from repro.measurements import find_measurement
+    from repro.measurements import check_choices, find_measurement
     from repro.provenance import provenance
     from repro.trained import TrainedRun, device_of
 
     settings = dict(config["measurement"])
     measure = find_measurement(settings.pop("name"))
+    check_choices(measure, settings)
     of = [TrainedRun(config)] if settings.pop("per_cell") else []
     start = time.perf_counter()
     arrays = measure(*of, **settings)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from scipy.sparse.linalg import eigsh
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision.datasets import FakeData
 
 import repro
 from repro import store
@@ -21,6 +22,7 @@ from repro.linalg.spectrum import spectrum
 from repro.measurements import find_measurement
 from repro.runs import cell_of, selected_folder
 from repro.store import load_result, save_result
+from repro.tasks import STAGES
 from repro.trained import TrainedRun, build, load_weights, save_weights
 
 X, Y = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
@@ -118,6 +120,16 @@ def test_what_is_no_network():
         repro.Network(nn.Flatten().eval(), (X, Y))
 
 
+def test_half_precision():
+    with refused("'0.weight' is torch.bfloat16: convert the model to float32 or float64"):
+        repro.Network(network().bfloat16(), (X.bfloat16(), Y))
+
+
+def test_checkpoints_of_another_architecture_than_the_model():
+    with refused("checkpoint of epoch 3 is of another architecture than the model: '1.weight' differs"):
+        repro.Network(network(), (X, Y), checkpoints={0: network(), 3: network(nn.Linear(4, 4)).eval()})
+
+
 # Data -----------------------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +169,19 @@ def test_unfit_data(data, sentence):
 def test_data_in_no_known_form(data, sentence):
     with refused(sentence, TypeError):
         repro.Network(network(), data)
+
+
+def test_images_that_are_no_tensors():
+    images = FakeData(6, (3, 8, 8), 3)
+    with refused(
+        r"found .*PIL.*; give the data set a transform that makes tensors, ToTensor\(\) for images", TypeError
+    ):
+        repro.Network(network(), images)
+
+
+def test_inputs_of_another_shape():
+    with refused(r"does not take inputs of shape \[9, 3\]: .*cannot be multiplied"):
+        repro.Network(network(), (X[:, :3], Y))
 
 
 # Operators ------------------------------------------------------------------------------------------------------------
@@ -291,3 +316,30 @@ def test_unknown_measurements_name_the_near_ones():
         find_measurement("layer_feature")
     with refused(r"no measurement '\.\./x'\. There are: "):
         find_measurement("../x")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        ("layer_features", {"sharing": "expnd"}, "sharing is 'expnd'; it must be one of 'expand', 'reduce'"),
+        (
+            "gauss_newton_knockouts",
+            {"knockout": None},
+            "knockout is None; it must be one of 'subtraction', 'projection'",
+        ),
+        ("kronecker_factors", {"layers": [0, 7]}, "layers: there is no layer 7; the network has 2, counted from 0"),
+        ("kronecker_factors", {"layers": [-3]}, "there is no layer -3"),
+        ("hessian_spectrum", {"spectra": ["train_hesian"]}, "spectra: 'train_hesian' is not"),
+    ],
+)
+def test_settings_that_a_measurement_does_not_know(name, settings, sentence):
+    with refused(sentence):
+        repro.measure(name, repro.Network(network(), (X, Y)), **settings)
+
+
+def test_settings_that_a_measurement_does_not_know_from_a_configuration(tmp_path):
+    overrides = ["experiment=smoke", f"outputs={tmp_path}", "+measurements.kronecker_factors.sharing=expnd"]
+    overrides += ["~figures", "+figures.11={}"]
+    (task,) = {task.name: task for task in Experiment(overrides).stages()["measure"] if "n6" in task.name}.values()
+    with refused("sharing is 'expnd'"):
+        STAGES["measure"].run(task.config)

@@ -44,7 +44,7 @@ def check_weights(parameters: dict[str, Tensor]) -> None:
     """Refuse weights that are no finite real vector of one dtype on one device.
 
     Raises:
-        ValueError: no parameters, several dtypes or devices, an integer or complex dtype, or non-finite weights.
+        ValueError: no parameters, several dtypes or devices, neither 32 nor 64 bits, or non-finite weights.
     """
     if not parameters:
         raise ValueError("no parameters to differentiate: the model has none, or `parameters` selects none of them")
@@ -55,7 +55,7 @@ def check_weights(parameters: dict[str, Tensor]) -> None:
                 f"parameter '{name}' is {p.dtype} on {p.device}, but '{first}' is {p0.dtype} on {p0.device}:"
                 " move the whole model with model.to(device, dtype)"
             )
-        if not p.dtype.is_floating_point:
+        if p.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"parameter '{name}' is {p.dtype}: convert the model to float32 or float64")
         if not torch.isfinite(p).all():
             raise ValueError(f"parameter '{name}' holds values that are not finite: the training diverged")

@@ -98,6 +98,8 @@ def measure(
     data = run.batches("train")
     names = layer_names(run.model, data[0][0])
     check_layer_gradients(run.model, data[0][0][:2], names)
+    if layers is not None and (unknown := [l for l in layers if not -len(names) <= l < len(names)]):
+        raise ValueError(f"layers: there is no layer {unknown[0]}; the network has {len(names)}, counted from 0")
     positions = range(len(names)) if layers is None else sorted(range(len(names))[l] for l in layers)
     k = run.train.classes if outliers is None else outliers
     lanczos = Lanczos(steps, probes, tolerance, int(memory_budget), exact_limit, seed)
