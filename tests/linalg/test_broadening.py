@@ -13,6 +13,12 @@ def test_the_papers_width():
     assert gaussian_width(128, 3.0) == pytest.approx(2 / (127 * np.sqrt(8 * 1.0986122886681098)))
 
 
+def test_the_papers_defaults():
+    assert linear_curve.__kwdefaults__ == {"kappa": 3.0, "points": 1024, "margin": 0.05, "limits": None}
+    log = {"epsilon": 1e-5, "kappa": 1.25, "points": 1024, "margin": 0.05, "limits": None, "per_log": False}
+    assert log_curve.__kwdefaults__ == log
+
+
 def test_broaden_gives_each_node_a_gaussian_of_its_weight():
     grid = np.linspace(-5, 5, 20001)
     curves = broaden([[1.0, -2.0]], [[0.75, 0.25]], grid, 0.1)
