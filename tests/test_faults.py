@@ -4,8 +4,10 @@ import errno
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from repro import files, tasks
 from repro.experiment import Experiment
 from repro.launch import status
 from repro.launch.attempts import begin, end, read_attempt
+from repro.launch.local import FailedTasksError, Workers, log_path
 from repro.launch.queue import Job
 from repro.runs import read_run
 from repro.store import load_provenance
@@ -115,3 +118,34 @@ def test_a_read_only_folder_of_outputs_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(OSError, match=r"cannot write .*no permission, or a read-only disk; .* choose a folder"):
         files.check_folder(tmp_path / "new")
+
+
+def test_a_worker_that_is_killed_is_named_with_its_log(tmp_path):
+    """As by the kernel when memory runs out; what the others have finished is kept."""
+    overrides = ["experiment=smoke", "n_per_class=6", "training.epochs=4000", f"outputs={tmp_path}"]
+    task = Experiment(overrides).stages()["sweep"][0]
+
+    def kill(workers):
+        while not log_path(task).exists():
+            time.sleep(0.01)
+        (worker,) = workers._pool._processes
+        os.kill(worker, signal.SIGKILL)
+
+    with Workers(1) as workers:
+        threading.Thread(target=kill, args=[workers]).start()
+        with pytest.raises(FailedTasksError, match=r"1 of 1 tasks of stage sweep failed") as caught:
+            workers.run([task])
+    assert f"a worker process was killed (out of memory?); log: {log_path(task)}" in str(caught.value)
+    assert not tasks.finished(task)
+
+
+def test_a_cell_of_which_every_training_diverged_is_not_retrained(backwards, tmp_path):
+    shutil.copytree(backwards, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("smoke/runs/**/*.json"):
+        run_there = read_run(path)
+        run_there["metrics"] |= {"diverged": True, "test_error": 0.9}
+        files.write_json(path, run_there)
+    (task,) = stages_below(tmp_path)["retrain"]
+    (tmp_path / "smoke/selected/fashion_mnist_embedded/mlp/n6/run.json").unlink()
+    with pytest.raises(ValueError, match="every training of fashion_mnist_embedded/mlp/n6 diverged; there is nothing"):
+        tasks.run(task)
