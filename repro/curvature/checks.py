@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -221,45 +220,3 @@ def second_derivatives() -> Iterator[None]:
             f"torch has no second derivative of an operation of the network ({str(error).splitlines()[0]}):"
             " write it with elementary operations"
         ) from error
-
-
-def check_layer_gradients(model: nn.Module, x: Tensor, layers: Sequence[str]) -> None:
-    """Refuse layers whose weight has another gradient on the inputs `x` than its one execution gives: tied weights.
-
-    Args:
-        layers: names of nn.Linear and nn.Conv2d modules that are executed once.
-
-    Raises:
-        ValueError: naming the first layer whose gradient is not Σ_t delta_t ⊗ h_t.
-    """
-    calls: dict[str, tuple[Tensor, Tensor]] = {}  # h and z of each layer
-    handles = []
-    for name in layers:
-
-        def record(module: nn.Module, inputs: tuple[Tensor, ...], z: Tensor, name: str = name) -> Tensor:
-            calls[name] = inputs[0].detach(), z
-            return z.clone()  # what follows may work in place
-
-        handles.append(model.get_submodule(name).register_forward_hook(record))
-    with torch.enable_grad():
-        logits = model(x)
-    for handle in handles:
-        handle.remove()
-    cotangent = torch.arange(1.0, logits.numel() + 1).cos().to(logits).view_as(logits)  # no symmetry to hide behind
-    weights = [model.get_parameter(f"{name}.weight") for name in layers]
-    found = torch.autograd.grad(logits, [*weights, *(calls[name][1] for name in layers)], cotangent)
-    for name, gradient, delta in zip(layers, found, found[len(layers) :]):
-        own = _weight_gradient(model.get_submodule(name), calls[name][0], delta)
-        if (gradient - own).norm() > torch.finfo(own.dtype).eps ** 0.5 * gradient.norm():
-            raise ValueError(
-                f"the weight of layer {name!r} is used elsewhere too, so its gradient is not of the form"
-                " Σ_t delta_t ⊗ h_t: give each layer a weight of its own, or choose a measurement of the whole network"
-            )
-
-
-def _weight_gradient(layer: nn.Module, h: Tensor, delta: Tensor) -> Tensor:  # in the shape of the weight
-    """Σ_t delta_t ⊗ h_t."""
-    if isinstance(layer, nn.Conv2d):
-        settings = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        return conv2d_weight(h, layer.weight.shape, delta, *settings)
-    return delta.flatten(end_dim=-2).T @ h.flatten(end_dim=-2)

@@ -106,6 +106,22 @@ def factored_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, in
     return {name: sizes for name, sizes in found.items() if name in again}
 
 
+def check_layer_gradients(model: nn.Module, x: Tensor, layers: Sequence[str]) -> None:
+    """Refuse layers of which Σ_t delta_t ⊗ h_t is not the whole gradient; arguments as in `factored_layers`.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    whole = factored_layers(model, x)
+    for name in layers:
+        if name not in whole:
+            raise ValueError(
+                f"the weight of layer {name!r} is used elsewhere too or computed from others, or the layer has hooks, so"
+                " its gradient is not of the form Σ_t delta_t ⊗ h_t: give each layer a weight of its own, or choose a"
+                " measurement of the whole network"
+            )
+
+
 def _executed_once(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
     modules = {name: module for name, module in model.named_modules() if _is_plain(module)}
     outputs: dict[str, list[torch.Size]] = {name: [] for name in modules}
@@ -131,7 +147,8 @@ def _executed_once(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int
 def _is_plain(module: nn.Module) -> bool:
     own = {name for name, _ in module.named_parameters(recurse=False)}
     return (
-        type(module) in (nn.Linear, nn.Conv2d)
+        isinstance(module, nn.Linear | nn.Conv2d)
+        and type(module).forward in (nn.Linear.forward, nn.Conv2d.forward)
         and not module.training
         and not _is_unusual(module)
         and own == ({"weight"} if module.bias is None else {"weight", "bias"})
@@ -140,15 +157,17 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 class _Uses(TorchFunctionMode):
-    """Counts how often each tensor is an argument of a torch function, by its id."""
+    """Counts of how many tensors each tensor was an argument, by its id; reading its shape is no use."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count: Counter[int] = Counter()
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-        return function(*args, **(kwargs or {}))
+        result = function(*args, **(kwargs or {}))
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
+            self.count.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        return result
 
 
 def _checked(name: str, module: nn.Module) -> nn.Module:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repro.curvature.checks import check_layer_gradients
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.kfac import (
     Diagonal,
@@ -19,7 +18,14 @@ from repro.curvature.kfac import (
     kfac_eigenvalues,
     kronecker_factors,
 )
-from repro.curvature.layers import Batches, LayerGaussNewton, LayerSamples, LayerStream, layer_names
+from repro.curvature.layers import (
+    Batches,
+    LayerGaussNewton,
+    LayerSamples,
+    LayerStream,
+    check_layer_gradients,
+    layer_names,
+)
 from repro.curvature.moments import Sharing
 from repro.linalg.broadening import wasserstein
 from repro.linalg.operator import LinearOperator

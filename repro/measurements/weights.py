@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.curvature.checks import check_layer_gradients
-from repro.curvature.layers import layer_names
+from repro.curvature.layers import check_layer_gradients, layer_names
 from repro.curvature.moments import WeightMoments, row_space, weight_moments
 
 if TYPE_CHECKING:

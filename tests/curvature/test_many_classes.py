@@ -116,7 +116,7 @@ class Unusual(nn.Module):
         h = torch.tanh(self.repeated(torch.tanh(self.repeated(h))))
         h = torch.tanh(self.hooked(self.normed(h))).unflatten(1, (2, 36))
         h = self.attention(h, h, h, need_weights=False)[0] + self.turned(h.transpose(0, 1)).transpose(0, 1)
-        return self.plain(h.flatten(1))
+        return self.plain(h.flatten(1).to(self.plain.weight.dtype))  # to read its type is no use of a weight
 
 
 def test_layers_of_another_form_go_by_slices():
