@@ -130,3 +130,5 @@ def test_class_mean_is_the_product_for_one_example_a_class():
     h, delta, p, _ = whole(samples_of("linear"))
     one_each = [LayerSamples(h[:C], delta[:C], p[:C], torch.arange(C))]
     torch.testing.assert_close(class_mean_cosines(one_each), torch.ones(C, dtype=torch.float64))
+    with pytest.raises(ValueError, match="no data"):
+        class_mean_cosines([])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from repro.curvature.layers import capture
-from repro.curvature.moments import error_moments, feature_moments, projected, rest, weight_moments
+from repro.curvature.moments import error_moments, feature_moments, projected, rest, row_space, weight_moments
 
 C, N = 3, 11
 CLOSE = {"rtol": 1e-10, "atol": 1e-13}
@@ -123,6 +123,7 @@ def test_projection_knockout():
     rows = torch.cat([rows, rows.sum(0, keepdim=True)])  # rank 2
     P = torch.eye(6, dtype=torch.float64) - torch.linalg.pinv(rows) @ rows
     torch.testing.assert_close(projected(A, rows), P @ A @ P, **CLOSE)
+    assert row_space(torch.zeros(2, 6)).shape == (0, 6)
 
 
 def test_labels_beyond_the_logits_are_refused(problem):
@@ -131,5 +132,7 @@ def test_labels_beyond_the_logits_are_refused(problem):
         feature_moments(model, [(x, torch.full((N,), 3))], layers, sharing="expand")
     with pytest.raises(ValueError, match="no data"):
         error_moments(model, [], layers, sharing="expand")
+    with pytest.raises(ValueError, match="no data"):
+        feature_moments(model, [], layers, sharing="expand")
     with pytest.raises(ValueError, match="no data"):
         weight_moments(model, [], layers)

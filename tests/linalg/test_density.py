@@ -97,12 +97,17 @@ def test_deflated_trace_is_right_even_if_the_pairs_are_inexact():
 
 
 def test_unconverged_pairs_are_not_deflated(caplog):
-    run(symmetric(spread()), probes=1)
+    A = symmetric(spread())
+    run(A, probes=1)
     assert "not converged" not in caplog.text
-    result = run(symmetric(spread()), k=12, steps=14, tolerance=1e-8, probes=2)
+    result = run(A, k=12, steps=14, tolerance=1e-8, probes=2)
     count = int(result.outliers.converged.sum())
     assert 0 < count < 12
     assert f"{12 - count} of 12 eigenpairs not converged" in caplog.text
+    values, vectors = result.outliers.eigenvalues, result.outliers.vectors
+    torch.testing.assert_close(
+        result.outliers.residuals, (A @ vectors - vectors * values).norm(dim=0), atol=1e-10, rtol=0
+    )
     np.testing.assert_allclose(result.weights[:, :count], 1 / P, rtol=1e-12)
     np.testing.assert_allclose(result.weights.sum(axis=1), 1, rtol=1e-12)
     assert (result.weights[0, count:] > 2 / P).any()
@@ -143,6 +148,7 @@ def test_small_memory_budget_gives_the_same_spectrum():
     np.testing.assert_allclose(tight.weights.sum(axis=1), 1, rtol=1e-12)
     assert wasserstein(tight.nodes, tight.weights, spread().numpy()) < 0.05
     assert run(A, memory_budget=P * 8, k=0).nodes.shape == (3, 40)
+    assert float(run(A, memory_budget=12 * P * 8, k=1).outliers.eigenvalues) == pytest.approx(12, rel=1e-5)
 
 
 def test_a_copy_seen_by_a_later_probe_alone_is_reported(caplog):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from repro.linalg.lanczos import fast_lanczos, lanczos, slow_lanczos
+from repro.linalg.lanczos import basis_device, fast_lanczos, lanczos, slow_lanczos
 from repro.linalg.operator import Dense
 from repro.linalg.probe import check_pair, check_symmetric, inner, norm, random_unit_vector, random_vectors
 
@@ -120,6 +120,13 @@ def test_complement_of_given_vectors():
     fast = fast_lanczos(A, 12, start=start_of(A), orthogonal_to=U)
     slow = lanczos(A, start_of(A), 12, orthogonal_to=U)
     torch.testing.assert_close(fast.values, slow.eigh()[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.float64, 8)])
+def test_a_basis_may_fill_the_memory_budget_and_no_more(dtype, size):
+    A = symmetric(spread(), dtype)
+    assert basis_device(A, 9, 9 * P * size) == A.device
+    assert basis_device(A, 9, 9 * P * size - 1) is None
 
 
 def test_slow_lanczos_keeps_multiplicities():
