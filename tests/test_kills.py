@@ -98,7 +98,7 @@ def found(root):
     for path in root.glob("results/**/*.npz"):  # exactly the same numbers, as a worker computes with one thread
         arrays = load_result(path, None).arrays
         results[str(path.relative_to(root))] = {name: array.tobytes() for name, array in arrays.items()}
-    for path in root.glob("figures/*"):  # a PDF holds its date
+    for path in root.glob("figures/[!.]*"):  # a PDF holds its date
         results[str(path.relative_to(root))] = path.read_text() if path.suffix == ".csv" else "there"
     if (root / "selected.csv").exists():
         results["selected.csv"] = pd.read_csv(root / "selected.csv").drop(columns="seconds").to_csv()
@@ -120,22 +120,20 @@ def kill(stage, outputs, seconds):
 
 
 def disturb(outputs, kills, seconds, expected, moments):
-    """Kill a pipeline again and again, stage by stage; the stages it was at."""
+    """Kill a pipeline so many times in each stage; the stages it was at."""
     hits, root = [], outputs / "smoke"
     for stage, wanted in kills.items():
         longest = seconds[stage] / (wanted if stage in ("sweep", "retrain") else 1)  # these go on where they were
-        for _ in range(wanted):
-            hit = None
-            while hit is None:
-                made = [root / name for name in expected if name.startswith(RESULTS[stage])]
-                if stage != "figures" and all(path.exists() for path in made):  # a late kill: look at it, and once more
-                    assert found(root).items() <= expected.items()
-                    shutil.rmtree(root / RESULTS[stage])
-                moment = moments.uniform(0, longest)
-                hit = kill(stage, outputs, moment)
-                print(f"{outputs.name}: {hit or 'over'}, {moment:.3f} s after {stage} had begun its work")
-                check_whole(root)
-            hits.append(hit)
+        while hits.count(stage) < wanted:
+            made = [root / name for name in expected if name.startswith(f"{RESULTS[stage]}/")]
+            if stage != "figures" and all(path.exists() for path in made):  # a late kill: look at it, and once more
+                assert found(root).items() <= expected.items()
+                shutil.rmtree(root / RESULTS[stage])
+            moment = moments.uniform(0, longest)
+            hit = kill(stage, outputs, moment)
+            print(f"{outputs.name}: {hit or 'over'}, {moment:.3f} s after {stage} had begun its work")
+            check_whole(root)
+            hits += [hit] if hit else []
     finish(start(outputs))
     check_whole(root)
     return hits
@@ -152,8 +150,8 @@ def test_twenty_kills_at_random_moments_then_resume(undisturbed, tmp_path):
             for outputs, kills in zip((tmp_path / "one", tmp_path / "other"), KILLS)
         }
     hits = [hit for job in jobs.values() for hit in job.result()]
-    assert len(hits) == 20
-    assert set(hits) == set(WORK)
+    assert len(hits) >= 20
+    assert all(hits.count(stage) >= 5 for stage in WORK)
     for outputs in jobs:
         assert found(outputs / "smoke") == expected
         assert not list(outputs.rglob("*.tmp")), "what a killed process left was not removed"
