@@ -55,8 +55,13 @@ class ClassStructure(NamedTuple):
         The class part and G_{c=c'} span the same space (w_c g_c = −w_{c,c} g_{c,c}): a projection removes both.
 
         Raises:
-            ValueError: projection of G_within, which spans more than can be held, or of a part that is zero.
+            ValueError: projection of G_within, which spans more than can be held, or of a part that is zero; another
+                word than these.
         """
+        if part not in (*SPANNED_PARTS, "within") or how not in ("subtraction", "projection"):
+            raise ValueError(
+                f"a knockout is subtraction or projection of class, cross, within or same, not the {how!r} of {part!r}"
+            )
         if how == "projection":
             if part == "within":
                 raise ValueError("G_within has no small basis to project out; use how='subtraction' for it")

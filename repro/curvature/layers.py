@@ -116,8 +116,8 @@ def check_layer_gradients(model: nn.Module, x: Tensor, layers: Sequence[str]) ->
     for name in layers:
         if name not in whole:
             raise ValueError(
-                f"the weight of layer {name!r} is used elsewhere too or computed from others, or the layer has hooks, so"
-                " its gradient is not of the form Σ_t delta_t ⊗ h_t: give each layer a weight of its own, or choose a"
+                f"the weight of layer {name!r} is used elsewhere too or computed from others, or it has hooks, so its"
+                " gradient is not of the form Σ_t delta_t ⊗ h_t: give each layer a weight of its own, or choose a"
                 " measurement of the whole network"
             )
 

@@ -144,6 +144,8 @@ def test_knockout_of_within_leaves_the_other_three(case):
     torch.testing.assert_close(left.dense(), G - parts["within"], rtol=1e-9, atol=1e-13)
     with pytest.raises(ValueError, match="no small basis"):
         structure.knockout(Dense(G), "within", how="projection")
+    with pytest.raises(ValueError, match="not the 'subtract' of 'class'"):
+        structure.knockout(Dense(G), "class", how="subtract")
 
 
 def test_companion_is_the_unweighted_decomposition(case):
