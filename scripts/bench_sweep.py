@@ -32,6 +32,7 @@ import pandas as pd
 import torch
 
 from repro import models
+from repro.launch.local import WORKER_ENVIRONMENT
 from repro.training.block import EVALUATION_BATCH, Runs, initial_network, layout
 from repro.training.engines import ENGINES
 from repro.training.precision import repeatable
@@ -178,15 +179,16 @@ def run(settings: list[Setting], epochs: int) -> pd.DataFrame:
     }
     print("start-up of a process, seconds:", {way: round(seconds, 1) for way, seconds in startup.items()}, flush=True)
     spawn, table = multiprocessing.get_context("spawn"), []
-    with (
-        spawn.Pool(1, torch.set_num_threads, (CORES,)) as one,
-        spawn.Pool(CORES, torch.set_num_threads, (1,)) as each_core,
-    ):
-        for setting in settings:
-            alone = CUDA or setting.way == "in_one_process"
-            speeds = one.map(measure, [setting]) if alone else each_core.map(measure, [setting] * CORES, chunksize=1)
-            table += rows(setting, speeds, startup, epochs)
-            print(*setting[:5], table[-1]["trainings_per_hour"], flush=True)
+    with spawn.Pool(1, torch.set_num_threads, (CORES,)) as one:
+        os.environ |= WORKER_ENVIRONMENT  # the pipeline's workers have it, a plain sweep's process has not
+        with spawn.Pool(CORES, torch.set_num_threads, (1,)) as each_core:
+            for setting in settings:
+                alone = CUDA or setting.way == "in_one_process"
+                speeds = (
+                    one.map(measure, [setting]) if alone else each_core.map(measure, [setting] * CORES, chunksize=1)
+                )
+                table += rows(setting, speeds, startup, epochs)
+                print(*setting[:5], table[-1]["trainings_per_hour"], flush=True)
     frame = pd.DataFrame(table).drop(columns="seconds")
     return (frame if CUDA else pd.concat([frame, unmeasured(frame)])).astype({"stack": "Int64", "processes": "Int64"})
 
