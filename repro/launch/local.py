@@ -147,8 +147,11 @@ def _size(task: Task) -> float:
     """Relative cost of a task: only the order of tasks and the bar's pace depend on it."""
     config = task.config
     if "model" not in config:
-        return 1.0
-    return training_petaflop(config) * (len(config["lr_indices"]) if task.stage == "sweep" else 1)
+        return 1e-9  # next to nothing
+    work = training_petaflop(config)
+    if task.stage == "measure":  # passes over the training set, however long it was trained
+        return work / config["training"]["epochs"]
+    return work * (len(config["lr_indices"]) if task.stage == "sweep" else 1)
 
 
 @contextlib.contextmanager
