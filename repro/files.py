@@ -6,37 +6,38 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, force it to disk, then give it its name in one step.
+    """Let `write` fill a file in a folder beside `path`, force it to disk, then give it its name in one step.
 
     A reader never sees a half-written file and a killed writer leaves no file under `path`.
-    The temporary name holds the process id, so that two writers do not share it, and so that what killed processes of
-    this machine left in the folder can be told from what is being written, and is removed.
+    The temporary folder also holds what the libraries that write make for themselves. Its name holds the process id, so
+    that two writers do not share it, and so that what killed processes of this machine left beside `path` can be told
+    from what is being written, and is removed.
 
     Raises:
         OSError: the file cannot be written (full disk, no permission, a file where a folder should be).
     """
     host = os.uname().nodename
-    unfinished = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
+    folder = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
+    unfinished = folder / path.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path.parent, host)
+        folder.mkdir(exist_ok=True)
         write(unfinished)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
-        _remove(unfinished)
         raise _refused(path, error) from error
-    except BaseException:
-        _remove(unfinished)
-        raise
+    finally:  # where nothing could be written there is nothing
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_folder(folder: Path) -> None:
@@ -63,7 +64,7 @@ def _remove_abandoned(folder: Path, host: str) -> None:
     for unfinished in folder.glob(f".*.{host}.*.tmp"):
         process = unfinished.name.split(".")[-2]
         if process.isdecimal() and not _alive(int(process)):
-            _remove(unfinished)
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _alive(process: int) -> bool:
@@ -74,11 +75,6 @@ def _alive(process: int) -> bool:
     except PermissionError:  # someone else's
         pass
     return True
-
-
-def _remove(unfinished: Path) -> None:
-    with suppress(OSError):  # where nothing can be written, nothing was
-        unfinished.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -46,7 +46,8 @@ def test_the_next_writer_in_the_folder_removes_what_killed_ones_left(tmp_path):
     here, sleeping = os.uname().nodename, os.getppid()  # the process ids of other machines say nothing here
     kept = [f".a.json.{here}.{sleeping}.tmp", f".a.json.{here}.1.tmp", f".a.json.elsewhere.{gone.pid}.tmp"]
     for name in (*kept, f".a.json.{here}.{gone.pid}.tmp", f".b.json.{here}.{gone.pid}.tmp"):
-        (tmp_path / name).write_text("half")
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.json").write_text("half")
     write_json(tmp_path / "c.json", {})
     assert sorted(os.listdir(tmp_path)) == sorted(["c.json", *kept])
 
@@ -57,7 +58,7 @@ def test_what_another_users_process_writes_is_left_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "kill", forbidden)
     unfinished = tmp_path / f".a.json.{os.uname().nodename}.12.tmp"
-    unfinished.write_text("half")
+    unfinished.mkdir()
     write_json(tmp_path / "c.json", {})
     assert unfinished.exists()
 
