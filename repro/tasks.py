@@ -81,6 +81,11 @@ def _state_path(config: dict[str, Any]) -> Path:
     return Path(config["root"]) / "unfinished" / f"{digest(identities)}.safetensors"
 
 
+def _swept(config: dict[str, Any]) -> bool:
+    """Whether the runs are stored and the state they were resumed from is gone."""
+    return not _missing(config) and not _state_path(config).exists()
+
+
 def _outcome(history: History) -> dict[str, Any]:
     """The metrics after the last epoch, and the history, of one training."""
     curves = {name: getattr(history, name) for name in ("train_loss", "train_error", "test_loss", "test_error")}
@@ -94,6 +99,9 @@ def _sweep(config: dict[str, Any]) -> None:
     from repro.training import Recipe, train_block
 
     indices, missing = config["lr_indices"], _missing(config)
+    if not missing:  # killed when all was stored
+        _state_path(config).unlink(missing_ok=True)
+        return
     identities = [_identity(config, i) for i in indices]
 
     def store_run(position: int, history: History) -> None:
@@ -310,7 +318,7 @@ def _never(config: dict[str, Any]) -> bool:
 
 
 STAGES = {
-    "sweep": Stage(_sweep, lambda config: not _missing(config)),
+    "sweep": Stage(_sweep, _swept),
     "select": Stage(_select, _never),
     "retrain": Stage(_retrain, _retrain_finished),
     "measure": Stage(_measure, _measure_finished),

@@ -42,3 +42,18 @@ def test_a_block_finds_its_state_whatever_is_stored_of_it(tmp_path, monkeypatch)
     assert [run["config"]["lr_index"] for run in stored] == [0, 1, 2]
     assert not list(tmp_path.rglob("*.safetensors"))
     assert tasks.finished(task)
+
+
+def test_a_state_that_outlived_its_block_is_removed_without_training(tmp_path):
+    grid = ["experiment=smoke", f"outputs={tmp_path}", "n_per_class=4", "launch.rates_per_task=3", "device=cpu"]
+    (task,) = Experiment(grid).stages()["sweep"]
+    tasks.run(task)
+    state = tasks._state_path(task.config)
+    state.parent.mkdir(exist_ok=True)
+    state.write_bytes(b"left by a process that was killed before it could delete it")
+    assert not tasks.finished(task)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("lr*.json")}
+    tasks.run(task)
+    assert not state.exists()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("lr*.json")} == stamps
+    assert tasks.finished(task)
