@@ -128,7 +128,7 @@ def time_gram(budget: int, setting: dict[str, Any]) -> dict[str, Any]:
     peak = peak_mebibytes() - base
     pairs = [(0, 0), (0, 1), (7, 7), (7, 0), (99 % setting["classes"], 3)]
     rows, places = direct_rows(model, data, gram.weights, pairs), [c * setting["classes"] + k for c, k in pairs]
-    direct = (rows @ rows.T).double()
+    direct = rows.double() @ rows.double().T
     difference = (gram.rows[places][:, places] - direct).norm() / direct.norm()
     solving, found = clock(lambda: {part: gram.eigenvalues(part) for part in SPANNED_PARTS})
     return {

@@ -15,6 +15,7 @@ SpannedPart = Literal["class", "cross", "same"]  # the parts that class and cros
 Part = Literal["class", "cross", "within", "same"]
 Knockout = Literal["subtraction", "projection"]
 SPANNED_PARTS: tuple[SpannedPart, ...] = ("class", "cross", "same")
+PIECE = 1 << 16  # parameters
 COMPANION_POWER = 0.5  # of p_{i,c,c'} in the companion's vectors
 
 
@@ -91,10 +92,10 @@ class ClassStructure(NamedTuple):
         rows, C = self.rows.flatten(0, 1), len(self.rows)
         gram = torch.empty(C * C, C * C, dtype=torch.float64, device=rows.device)
         for a in range(0, C * C, C):  # block by block: half the products, no temporary as large as the result
-            gram[a : a + C, : a + C] = (rows[a : a + C] @ rows[: a + C].T).double()
+            gram[a : a + C, : a + C] = _inner_products(rows[a : a + C], rows[: a + C])
             gram[:a, a : a + C] = gram[a : a + C, :a].T
-        same = self.same_part.U * self.same_part.weights.sqrt()  # [P, C]
-        return ClassGram(self.weights.double(), gram, (same.T @ same).double())
+        same = (self.same_part.U * self.same_part.weights.sqrt()).T  # [C, P]
+        return ClassGram(self.weights.double(), gram, _inner_products(same, same))
 
 
 class ClassGram(NamedTuple):
@@ -186,6 +187,12 @@ def inverse_root(w: Tensor) -> Tensor:
     """w^(-1/2), and zero where w is zero but for underflow: a mean over nothing has no weight."""
     positive = w >= torch.finfo(w.dtype).tiny
     return torch.where(positive, w, 1).rsqrt() * positive
+
+
+def _inner_products(A: Tensor, B: Tensor) -> Tensor:  # [K, P], [L, P] -> [K, L]
+    """A B^T, added up in float64 over pieces: over millions of parameters a float32 sum keeps only four digits."""
+    pieces = zip(A.split(PIECE, dim=1), B.split(PIECE, dim=1))
+    return torch.stack([(a @ b.T).double() for a, b in pieces]).sum(dim=0)
 
 
 def _class_weights(weights: Tensor) -> Tensor:  # [C, C] -> [C]

@@ -211,3 +211,16 @@ def test_parts_survive_flat_and_saturated_probabilities(gain):
     for part in PARTS:
         error = (single.eigenvalues(part) - exact.eigenvalues(part)).abs().max()
         assert error <= 1e-4 * scale
+
+
+def test_inner_products_over_many_parameters_keep_their_digits():
+    """Rows of four million parameters with a common mean, where a plain float32 sum is wrong in the fourth digit."""
+    torch.manual_seed(0)
+    model = nn.Linear(1 << 21, 2, bias=False)
+    data = [(1 + torch.rand(4, 1 << 21), torch.arange(4) % 2)]
+    with torch.no_grad():
+        model.weight.mul_(1e-3)
+    exact = class_structure(model.double(), [(x.double(), y) for x, y in data]).gram()
+    single = class_structure(model.float(), data).gram()
+    for a, b in zip(single, exact):
+        assert (a - b).norm() < 2e-6 * b.norm()
