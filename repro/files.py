@@ -23,12 +23,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: the file cannot be written (full disk, no permission, a file where a folder should be).
     """
-    host = os.uname().nodename
-    folder = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
+    folder = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     unfinished = folder / path.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path.parent, host)
+        _remove_abandoned(path.parent)
         folder.mkdir(exist_ok=True)
         write(unfinished)
         with unfinished.open("rb") as file:
@@ -41,7 +40,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Make a folder for results, before anything is computed for it.
+    """Make a folder for results, before anything is computed for it, and remove what killed writers left in it.
 
     Raises:
         OSError: it cannot be made, or not be written to.
@@ -50,6 +49,7 @@ def check_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, "no permission, or a read-only disk")
+        _remove_abandoned(folder, "**/")
     except OSError as error:
         raise _refused(folder, error) from error
 
@@ -60,8 +60,8 @@ def _refused(path: Path, error: OSError) -> OSError:
     return OSError(error.errno or errno.EIO, f"{reason}; {advice}")
 
 
-def _remove_abandoned(folder: Path, host: str) -> None:
-    for unfinished in folder.glob(f".*.{host}.*.tmp"):
+def _remove_abandoned(folder: Path, below: str = "") -> None:
+    for unfinished in folder.glob(f"{below}.*.{os.uname().nodename}.*.tmp"):
         process = unfinished.name.split(".")[-2]
         if process.isdecimal() and not _alive(int(process)):
             shutil.rmtree(unfinished, ignore_errors=True)

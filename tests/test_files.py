@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.files import digest, write_atomically, write_json
+from repro.files import check_folder, digest, write_atomically, write_json
 
 
 def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
@@ -50,6 +50,14 @@ def test_the_next_writer_in_the_folder_removes_what_killed_ones_left(tmp_path):
         (tmp_path / name / "a.json").write_text("half")
     write_json(tmp_path / "c.json", {})
     assert sorted(os.listdir(tmp_path)) == sorted(["c.json", *kept])
+
+
+def test_what_was_killed_before_it_could_tidy_up_is_removed_at_the_next_start(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "runs" / "n4" / f".lr001.json.{os.uname().nodename}.{gone.pid}.tmp").mkdir(parents=True)
+    check_folder(tmp_path)
+    assert os.listdir(tmp_path / "runs" / "n4") == []
 
 
 def test_what_another_users_process_writes_is_left_alone(tmp_path, monkeypatch):
