@@ -27,10 +27,10 @@ from repro.figures import FIGURES, find_figure
 from repro.figures.fig03_hessian_spectrum import draw_spectra
 from repro.figures.results import Results
 from repro.figures.style import theme
-from repro.linalg.broadening import Curve, linear_curve, split_outliers
 from repro.measurements import check_choices, find_measurement
-from repro.provenance import provenance
-from repro.store import Cell, Result, save_result
+from repro.spectra.broadening import Curve, linear_curve, split_outliers
+from repro.storage.provenance import provenance
+from repro.storage.results import Cell, Result, save_result
 
 Data = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor] | Dataset[Any]
 
@@ -145,7 +145,7 @@ class Measured(Result):
             raise ValueError(f"figure {chosen.number} needs {error}, which was not measured") from error
 
     def save(self, path: str | Path) -> None:
-        """Write arrays and provenance as one npz file; `repro.store.load_result` reads it."""
+        """Write arrays and provenance as one npz file; `repro.storage.results.load_result` reads it."""
         save_result(Path(path), self.arrays, self.provenance)
 
     def _known(self, spectrum: str) -> str:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from repro import data, models
 from repro.data import Split
-from repro.files import file_digest, write_atomically
-from repro.runs import cell_of, read_record, selected_folder
-from repro.store import Cell
+from repro.storage.files import file_digest, write_atomically
+from repro.storage.results import Cell
+from repro.storage.runs import cell_of, read_record, selected_folder
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:

@@ -29,7 +29,7 @@ from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.gradients import by_class, cross_class_sums
 from repro.curvature.many_classes import class_gram, plan_passes
 from repro.curvature.risk import Parameters
-from repro.provenance import provenance
+from repro.storage.provenance import provenance
 
 Data = list[tuple[Tensor, Tensor]]
 

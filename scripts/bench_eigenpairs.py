@@ -25,12 +25,12 @@ from scipy.sparse import linalg as sparse
 from torch import Tensor, nn
 
 from repro.curvature.hessian import Hessian
-from repro.experiment import Experiment
-from repro.grid import learning_rate
 from repro.linalg.eigenpairs import top_eigenpairs
 from repro.linalg.operator import LinearOperator
 from repro.linalg.subspace import subspace_iteration
-from repro.provenance import provenance
+from repro.pipeline.experiment import Experiment
+from repro.pipeline.grid import learning_rate
+from repro.storage.provenance import provenance
 from repro.trained import TrainedRun, build, device_of, load_split
 from repro.training import Recipe, train_block
 

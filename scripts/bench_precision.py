@@ -16,8 +16,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from repro.experiment import Experiment
-from repro.grid import learning_rate
+from repro.pipeline.experiment import Experiment
+from repro.pipeline.grid import learning_rate
 from repro.trained import build, device_of, load_split
 from repro.training import Recipe, train_block
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from repro import models
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
-from repro.provenance import provenance
+from repro.storage.provenance import provenance
 
 Data = list[tuple[Tensor, Tensor]]
 Product = Callable[[Tensor], Any]  # v [P] -> whatever the package returns

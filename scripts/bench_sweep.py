@@ -32,7 +32,7 @@ import pandas as pd
 import torch
 
 from repro import models
-from repro.launch.local import WORKER_ENVIRONMENT
+from repro.pipeline.launch.local import WORKER_ENVIRONMENT
 from repro.training.block import EVALUATION_BATCH, Runs, initial_network, layout
 from repro.training.engines import ENGINES
 from repro.training.precision import repeatable

@@ -17,7 +17,7 @@ import numpy as np
 
 from repro.data.sources import EMBEDDED, read_mnist
 from repro.data.subsets import choose_per_class
-from repro.files import write_atomically
+from repro.storage.files import write_atomically
 
 PER_CLASS = {"train": 150, "test": 100}
 CLASSES, SEED = 10, 0  # the paper's draw

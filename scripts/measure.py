@@ -12,8 +12,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from repro import tasks
-from repro.experiment import measure_task, own_weights
+from repro.pipeline import tasks
+from repro.pipeline.experiment import measure_task, own_weights
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="measure")

@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.experiment import Experiment
-from repro.files import check_folder
-from repro.launch.local import Workers
-from repro.tasks import COMPUTED, Task, finished, run, unfinished
+from repro.pipeline.experiment import Experiment
+from repro.pipeline.launch.local import Workers
+from repro.pipeline.tasks import COMPUTED, Task, finished, run, unfinished
+from repro.storage.files import check_folder
 
 Stages = Mapping[str, Sequence[Task]]
 ON_SLURM = ("wait", "logs", "retry", "cancel")
@@ -74,7 +74,7 @@ def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
 
 def on_slurm(name: str, stages: Stages, wanted: Stages, experiment: Experiment, dry_run: bool) -> None:
     """The same on a cluster: submit, or look after what was submitted."""
-    from repro.launch import queue, slurm, status  # submitit is not needed on this machine alone
+    from repro.pipeline.launch import queue, slurm, status  # submitit is not needed on this machine alone
 
     root, launch = experiment.root, experiment.launch
     if name == "status":
@@ -94,7 +94,7 @@ def on_slurm(name: str, stages: Stages, wanted: Stages, experiment: Experiment, 
 
 def wait(stages: Stages, root: Path) -> None:
     """Until no job of the experiment is left; the exit code is 1 if something is not done."""
-    from repro.launch import status
+    from repro.pipeline.launch import status
 
     try:
         done = status.wait(stages, root, lambda line: print(line, flush=True), seconds=10)
@@ -125,7 +125,11 @@ def show_status(stages: dict[str, list[Task]]) -> None:
 
 def show_plan(stages: dict[str, list[Task]], launch: Mapping[str, Any]) -> None:
     """Jobs, trainings, hours and disk of what is still to do, predicted from a calibration on this device."""
-    from repro.plan import STARTUP_SECONDS, beyond_limit, plan  # imports torch, which the other commands do without
+    from repro.pipeline.plan import (  # imports torch, which the other commands do without
+        STARTUP_SECONDS,
+        beyond_limit,
+        plan,
+    )
 
     show_status(stages)
     print("timing each network on this device ...", flush=True)

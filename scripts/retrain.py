@@ -8,8 +8,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from repro import tasks
-from repro.experiment import retrain_task
+from repro.pipeline import tasks
+from repro.pipeline.experiment import retrain_task
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")

@@ -11,8 +11,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from repro import tasks
-from repro.experiment import sweep_task
+from repro.pipeline import tasks
+from repro.pipeline.experiment import sweep_task
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")

@@ -17,7 +17,7 @@ import repro
 from repro import api
 from repro.curvature.gauss_newton import GaussNewton
 from repro.measurements import MEASUREMENTS, find_measurement
-from repro.store import load_result
+from repro.storage.results import load_result
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"steps": 12}

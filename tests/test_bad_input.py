@@ -12,17 +12,17 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.datasets import FakeData
 
 import repro
-from repro import store
-from repro.experiment import Experiment
-from repro.files import file_digest, write_atomically, write_json
 from repro.linalg.eigenpairs import top_eigenpairs
 from repro.linalg.lanczos import fast_lanczos
 from repro.linalg.operator import Dense
 from repro.linalg.spectrum import spectrum
 from repro.measurements import find_measurement
-from repro.runs import cell_of, selected_folder
-from repro.store import load_result, save_result
-from repro.tasks import STAGES
+from repro.pipeline.experiment import Experiment
+from repro.pipeline.tasks import STAGES
+from repro.storage import results as store
+from repro.storage.files import file_digest, write_atomically, write_json
+from repro.storage.results import load_result, save_result
+from repro.storage.runs import cell_of, selected_folder
 from repro.trained import TrainedRun, build, load_weights, save_weights
 
 X, Y = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3

@@ -9,9 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from repro.experiment import Experiment, resolve
 from repro.figures import FIGURES, find_figure
 from repro.models import MODELS
+from repro.pipeline.experiment import Experiment, resolve
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

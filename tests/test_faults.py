@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from repro import files, tasks
-from repro.experiment import Experiment
-from repro.launch import status
-from repro.launch.attempts import begin, end, read_attempt
-from repro.launch.local import FailedTasksError, Workers, log_path
-from repro.launch.queue import Job
-from repro.runs import read_run
-from repro.store import load_provenance
+from repro.pipeline import tasks
+from repro.pipeline.experiment import Experiment
+from repro.pipeline.launch import status
+from repro.pipeline.launch.attempts import begin, end, read_attempt
+from repro.pipeline.launch.local import FailedTasksError, Workers, log_path
+from repro.pipeline.launch.queue import Job
+from repro.storage import files
+from repro.storage.results import load_provenance
+from repro.storage.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 WRITTEN = {  # by stage, the last file of it
@@ -73,7 +74,7 @@ def test_what_is_finished_is_told_by_its_content_not_by_dates(backwards, tmp_pat
 def test_a_task_that_ended_before_it_began_does_not_count_for_the_pace(tmp_path, monkeypatch):
     task = stages_below(tmp_path)["sweep"][0]
     seconds = iter([1000.0, 400.0])
-    monkeypatch.setattr("repro.launch.attempts.time.time", lambda: next(seconds))
+    monkeypatch.setattr("repro.pipeline.launch.attempts.time.time", lambda: next(seconds))
     end(task, begin(task, "7", tmp_path / "job.err"))
     attempt = read_attempt(task)
     assert attempt.ended < attempt.started

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from repro.runs import read_run
-from repro.store import load_result
+from repro.storage.results import load_result
+from repro.storage.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = [

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from repro import tasks
-from repro.experiment import Experiment
-from repro.runs import read_run
+from repro.pipeline import tasks
+from repro.pipeline.experiment import Experiment
+from repro.storage.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from repro.figures import style
 from repro.figures.numbers import drawn_numbers
 from repro.figures.results import Results
-from repro.files import write_atomically
-from repro.store import Cell
+from repro.storage.files import write_atomically
+from repro.storage.results import Cell
 
 
 def _modules() -> dict[str, str]:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from repro.figures.panels import spectrum_panel
 from repro.figures.results import Results
 from repro.figures.style import COLORS, data_name, label_panels, model_name, subplots
-from repro.linalg.broadening import split_outliers
-from repro.store import Result
+from repro.spectra.broadening import split_outliers
+from repro.storage.results import Result
 
 MEASUREMENTS = ("hessian_spectrum",)
 COLUMNS = 3  # cells side by side

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from repro.figures.panels import log_limits, log_spectrum_panel
 from repro.figures.results import Results
 from repro.figures.style import COLORS, PAGE, cell_title, label_panels, subplots
-from repro.linalg.broadening import Curve
-from repro.store import Result
+from repro.spectra.broadening import Curve
+from repro.storage.results import Result
 
 MEASUREMENTS = ("gauss_newton_knockouts",)
 PARTS = {"class": "$G_{class}$", "cross": "$G_{cross}$", "within": "$G_{within}$", "same": "$G_{c=c'}$"}

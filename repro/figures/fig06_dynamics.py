@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from repro.figures.panels import log_limits, log_spectrum_panel
 from repro.figures.results import Results
 from repro.figures.style import COLORS, PAGE, data_name, label_panels, model_name, subplots
-from repro.store import Result
+from repro.storage.results import Result
 
 MEASUREMENTS = ("dynamics",)
 EPSILON, KAPPA = 1e-5, 1.25

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from repro.figures.layers import histogram, layer_grid, log_edges, marks
 from repro.figures.results import Results
 from repro.figures.style import COLORS
-from repro.store import Result
+from repro.storage.results import Result
 
 MEASUREMENTS = ("layer_features",)
 

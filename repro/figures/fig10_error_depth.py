@@ -10,7 +10,7 @@ from repro.figures.layers import cells_by_panels, spectra_of, top_by_depth
 from repro.figures.panels import depth_panel
 from repro.figures.results import Results
 from repro.figures.style import COLORS
-from repro.store import Result
+from repro.storage.results import Result
 
 MEASUREMENTS = ("layer_errors",)
 

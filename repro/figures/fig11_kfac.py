@@ -9,7 +9,7 @@ from repro.figures.layers import layer_grid
 from repro.figures.panels import log_spectrum_panel
 from repro.figures.results import Results
 from repro.figures.style import COLORS
-from repro.store import Result
+from repro.storage.results import Result
 
 MEASUREMENTS = ("kronecker_factors",)
 KAPPA = 1.04  # unstated in the paper for log spectra; 1.04 and 1.25 have been used

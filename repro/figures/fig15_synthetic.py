@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from repro.figures.results import Results
 from repro.figures.style import COLORS, label_panels, subplots
-from repro.linalg.broadening import Curve, linear_curve, log_curve
+from repro.spectra.broadening import Curve, linear_curve, log_curve
 
 MEASUREMENTS = ("synthetic_spectra",)
 POINTS, BINS, KAPPA = 200, 40, 3.0  # the paper's grid, histogram and smoothing

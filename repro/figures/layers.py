@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from repro.figures.style import cell_title, label_panels, subplots
-from repro.store import Result
+from repro.storage.results import Result
 
 COLUMNS = 5  # layers side by side
 SHOWN = 1e-8  # eigenvalues below this part of the largest one are zero to the accuracy of the samples, and not drawn

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from repro.linalg.broadening import Curve, gaussian_width, linear_curve, log_curve, split_outliers
+from repro.spectra.broadening import Curve, gaussian_width, linear_curve, log_curve, split_outliers
 
 
 def spectrum_panel(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from repro.figures.style import data_name, model_name
-from repro.store import Cell, Result, load_result, result_path
+from repro.storage.results import Cell, Result, load_result, result_path
 
 
 class Results:

@@ -15,8 +15,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.files import write_atomically
-from repro.store import Cell
+from repro.storage.files import write_atomically
+from repro.storage.results import Cell
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the fonts' own dates in every PDF
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from repro.figures.panels import spectrum_panel
 from repro.figures.results import Results
 from repro.figures.style import COLORS, PAGE, label_panels, subplots
-from repro.store import Result
+from repro.storage.results import Result
 
 MEASUREMENTS = ("density_probes",)
 

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from repro.linalg.broadening import Curve, linear_curve, log_curve
 from repro.linalg.eigenpairs import Eigenpairs
 from repro.linalg.lanczos import fast_lanczos
 from repro.linalg.operator import LinearOperator, deflated
 from repro.linalg.probe import random_unit_vector
 from repro.linalg.subspace import subspace_iteration
+from repro.spectra.broadening import Curve, linear_curve, log_curve
 
 
 class Density(NamedTuple):

@@ -27,9 +27,9 @@ from repro.curvature.layers import (
     layer_names,
 )
 from repro.curvature.moments import Sharing
-from repro.linalg.broadening import wasserstein
 from repro.linalg.operator import LinearOperator
 from repro.linalg.spectrum import spectrum
+from repro.spectra.broadening import wasserstein
 
 if TYPE_CHECKING:
     from repro.trained import TrainedRun

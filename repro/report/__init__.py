@@ -7,12 +7,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from repro.files import write_atomically
 from repro.report.claims import claims_table, summary
 from repro.report.content import cost_table, figure_entries, origin_table, overview, selected_table
 from repro.report.reference import reference_table
 from repro.report.stored import load_stored
-from repro.store import Cell
+from repro.storage.files import write_atomically
+from repro.storage.results import Cell
 
 
 def build(root: Path, figures: Mapping[str, Sequence[Cell]]) -> Path:

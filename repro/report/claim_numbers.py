@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from repro.linalg.broadening import split_outliers
+from repro.spectra.broadening import split_outliers
 
 Arrays = Mapping[str, np.ndarray]
 

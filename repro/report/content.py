@@ -16,7 +16,7 @@ from repro.figures import figure_path, find_figure
 from repro.figures.results import Results
 from repro.figures.style import data_name, model_name
 from repro.report.stored import Stored
-from repro.store import Cell
+from repro.storage.results import Cell
 
 SCALE = 0.55  # CSS pixels of a figure's pixel: its text is then as large as the page's
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from repro.figures import figure_path, find_figure
 from repro.figures.results import Results
-from repro.files import write_atomically
-from repro.store import Cell
+from repro.storage.files import write_atomically
+from repro.storage.results import Cell
 
 
 def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path) -> None:

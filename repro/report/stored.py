@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from repro.store import Cell, Result, load_result
+from repro.storage.results import Cell, Result, load_result
 
 
 class Stored(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from repro.files import digest
+from repro.storage.files import digest
 from repro.training.checkpoint import BlockState, load_state, save_state
 from repro.training.engines import ENGINES, choose_engine, groups
 from repro.training.precision import repeatable

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from repro.files import write_atomically
+from repro.storage.files import write_atomically
 from repro.training.recipe import History
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from repro.figures import find_figure
 from repro.figures.results import Results
 from repro.figures.x03_tsne import embedding
 from repro.measurements import alignment, alignment_dynamics, class_means, dynamics, gauss_newton_knockouts
-from repro.store import Cell, Result
+from repro.storage.results import Cell, Result
 
 C, N = 3, 30
 CELLS = [Cell("mnist", "mlp", 5), Cell("mnist", "mlp", 10), Cell("cifar10", "mlp", 10)]

@@ -11,7 +11,7 @@ from torch import nn
 from repro.figures import find_figure
 from repro.figures.results import Results
 from repro.measurements import kronecker_factors, layer_errors, layer_features, logistic_regression, weights
-from repro.store import Cell, Result
+from repro.storage.results import Cell, Result
 
 C, LAYERS = 3, 6
 CELLS = [Cell(data, "mlp", 10) for data in ("mnist", "cifar10")]

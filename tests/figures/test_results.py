@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from repro.figures.results import Results
-from repro.store import Cell, result_path, save_result
+from repro.storage.results import Cell, result_path, save_result
 
 CELLS = [Cell("mnist", "vgg11", n) for n in (136, 10)]
 

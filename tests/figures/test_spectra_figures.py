@@ -10,7 +10,7 @@ from repro.figures.results import Results
 from repro.linalg.density import quadrature
 from repro.linalg.operator import Dense
 from repro.linalg.spectrum import spectrum
-from repro.store import Cell, Result
+from repro.storage.results import Cell, Result
 
 OUTLIERS = [9.0, 7.0, 5.0]
 CELLS = [Cell(data, model, 10) for model in ("vgg11", "resnet18") for data in ("mnist", "cifar10")]

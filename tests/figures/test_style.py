@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from repro.figures import style
-from repro.store import Cell
+from repro.storage.results import Cell
 
 TOGETHER = [  # components drawn in one panel
     ("hessian", "gauss_newton", "residual"),

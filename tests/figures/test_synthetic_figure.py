@@ -7,7 +7,7 @@ import pytest
 from repro.figures import find_figure
 from repro.figures.results import Results
 from repro.measurements import synthetic_spectra
-from repro.store import Result
+from repro.storage.results import Result
 
 SETTINGS = {
     "spikes": [5.0, 4.0, 3.0], "spiked_dim": 200, "spiked_steps": 60, "heavy_dim": 60, "heavy_samples": 120,

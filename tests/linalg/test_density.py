@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from repro.linalg.broadening import wasserstein
 from repro.linalg.density import lanczos_approx_spec, log_spectrum, low_rank_deflation, normalization, quadrature
 from repro.linalg.lanczos import fast_lanczos
 from repro.linalg.operator import Dense
 from repro.linalg.probe import random_unit_vector
 from repro.linalg.spectrum import spectrum
 from repro.linalg.subspace import subspace_iteration
+from repro.spectra.broadening import wasserstein
 
 P = 300
 OUTLIERS = [12.0, -9.0, 7.0, 5.0, -4.0]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from repro.linalg.broadening import linear_curve, log_curve
 from repro.linalg.lanczos import fast_lanczos
 from repro.linalg.operator import Dense
+from repro.spectra.broadening import linear_curve, log_curve
 
 curvlinops = pytest.importorskip("curvlinops.papyan2020traces.spectrum")
 P, M = 60, 20

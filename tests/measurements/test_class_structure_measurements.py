@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy, one_hot
 from repro.curvature.cross_class import class_structure, companion_structure
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian
-from repro.linalg.broadening import wasserstein
 from repro.measurements import alignment, class_means, dynamics, gauss_newton_knockouts
+from repro.spectra.broadening import wasserstein
 
 C, D, N = 4, 6, 24
 LANCZOS = {"steps": 74, "probes": 2, "tolerance": 1e-6, "memory_budget": 1e9, "seed": 0}

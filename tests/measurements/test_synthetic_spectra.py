@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from repro.linalg.broadening import wasserstein
 from repro.measurements.synthetic_spectra import measure
+from repro.spectra.broadening import wasserstein
 
 
 def small(seed=0):

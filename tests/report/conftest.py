@@ -7,7 +7,7 @@ import torch
 
 from repro.linalg.operator import Dense
 from repro.linalg.spectrum import spectrum
-from repro.store import Cell, result_path, save_result
+from repro.storage.results import Cell, result_path, save_result
 
 CELLS = [Cell("fashion_mnist_embedded", model, n) for model, n in (("vgg11", 10), ("mlp", 136))]
 SPECTRA = ("train_hessian", "test_hessian", "train_gauss_newton", "train_residual")

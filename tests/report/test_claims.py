@@ -8,7 +8,7 @@ from repro.report import claim_numbers as numbers
 from repro.report.claims import CLAIMS, Claim, claims_table, summary, values_of
 from repro.report.content import table
 from repro.report.stored import Stored, load_stored
-from repro.store import Cell, Result
+from repro.storage.results import Cell, Result
 
 NOTHING = Stored(pd.DataFrame(), pd.DataFrame(), {}, {})
 

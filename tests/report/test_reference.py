@@ -5,7 +5,7 @@ import pandas as pd
 
 from repro.report.reference import OURS, reference_table, reference_values
 from repro.report.stored import Stored, load_stored
-from repro.store import Cell, Result
+from repro.storage.results import Cell, Result
 
 
 def test_every_published_number_has_a_source_and_a_counterpart():

@@ -1,0 +1,1 @@
+"""From an experiment on paper to finished results: the grid, the stages and their tasks, and where they run."""

@@ -1,0 +1,171 @@
+"""Run the tasks of a stage on this machine: one persistent worker process a core, with one thread each.
+
+Workers live on between tasks, so that Python, torch and the data are loaded once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from repro.pipeline import tasks
+from repro.pipeline.blocks import training_petaflop
+from repro.pipeline.tasks import Task
+
+WORKER_ENVIRONMENT = {  # read when a worker starts and loads torch
+    "OMP_NUM_THREADS": "1",
+    # glibc hands large freed blocks back and takes them anew, page by page, in each product; kept, a Hessian product of
+    # the narrow ResNet18 takes 0.82 of the time, and its evaluation 0.76. Only the two together help.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+
+
+class FailedTasksError(RuntimeError):
+    """Some tasks of a stage raised; what the others finished is kept."""
+
+
+class Workers:
+    """Worker processes that live on from stage to stage; a context manager.
+
+    Args:
+        count: how many; "auto" is one a core, or one a GPU where there are any.
+    """
+
+    def __init__(self, count: int | str):
+        self._count = (gpus() or len(os.sched_getaffinity(0))) if count == "auto" else int(count)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, pending: Sequence[Task]) -> None:
+        """Run tasks of one stage that are not finished, longest first; go on when one fails.
+
+        Raises:
+            FailedTasksError: a task raised or its worker was killed; the sentence names task, reason and log file.
+        """
+        if not pending:
+            return
+        failures = self._failures(sorted(pending, key=_size, reverse=True))
+        if failures:
+            shown = "\n".join(f"  {name}: {reason}" for name, reason in failures[:5])
+            raise FailedTasksError(
+                f"{len(failures)} of {len(pending)} tasks of stage {pending[0].stage} failed; "
+                f"the others are kept, run again to do the rest:\n{shown}"
+            )
+
+    def _failures(self, pending: Sequence[Task]) -> list[tuple[str, str]]:
+        """Name and reason of each task that failed."""
+        pool = self._pool = self._pool or self._start()
+        failures = []
+        with _progress(pending[0].stage, pending) as ended:
+            futures = {pool.submit(run_logged, task): task for task in pending}
+            for future in as_completed(futures):
+                task = futures[future]
+                try:
+                    future.result()
+                except BrokenProcessPool:
+                    failures.append((task.name, f"a worker process was killed (out of memory?); log: {log_path(task)}"))
+                except Exception as error:
+                    failures.append((task.name, f"{type(error).__name__}: {error}; log: {log_path(task)}"))
+                ended(task)
+        return failures
+
+    def _start(self) -> ProcessPoolExecutor:
+        os.environ |= WORKER_ENVIRONMENT
+        context = multiprocessing.get_context("spawn")  # a forked CUDA context would not work
+        started = context.Value("i", 0)
+        return ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin, initargs=(started, gpus()))
+
+
+def log_path(task: Task) -> Path:
+    """The log file of a task, below its experiment's folder."""
+    return Path(task.config["root"]) / "logs" / task.stage / f"{task.name.replace('/', '_')}.log"
+
+
+def run_logged(task: Task) -> None:
+    """Run one task with its log in its own file; an exception leaves its traceback there and is raised."""
+    path = log_path(task)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    start = time.perf_counter()
+    try:
+        tasks.run(task)
+        root.info("done in %.1f s", time.perf_counter() - start)
+    except BaseException:
+        root.error(traceback.format_exc())
+        raise
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _begin(started: Any, gpus: int) -> None:
+    """Set up a worker: a GPU of its own where there are several, and an end when its driver is killed."""
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if gpus:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(number % gpus))  # before torch is loaded
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def gpus() -> int:
+    """GPUs of this machine, asked without loading torch."""
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def _size(task: Task) -> float:
+    """Relative cost of a task: only the order of tasks and the bar's pace depend on it."""
+    config = task.config
+    if "model" not in config:
+        return 1e-9  # next to nothing
+    work = training_petaflop(config)
+    if task.stage == "measure":  # passes over the training set, however long it was trained
+        return work / config["training"]["epochs"]
+    return work * (len(config["lr_indices"]) if task.stage == "sweep" else 1)
+
+
+@contextlib.contextmanager
+def _progress(stage: str, pending: Sequence[Task]) -> Iterator[Callable[[Task], None]]:
+    """A bar on a terminal, a line at the end elsewhere; yields what to call when a task has ended."""
+    console, start = Console(stderr=True), time.perf_counter()
+    counts = TextColumn("{task.fields[done]}/{task.fields[count]} tasks")
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), counts, TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=600) as bar:
+        shown = bar.add_task(stage, total=sum(map(_size, pending)), done=0, count=len(pending))
+
+        def ended(task: Task) -> None:
+            bar.update(shown, advance=_size(task), done=bar.tasks[0].fields["done"] + 1)
+
+        yield ended
+    if not console.is_terminal:
+        print(f"{stage}: {len(pending)} tasks in {time.perf_counter() - start:.0f} s", flush=True)

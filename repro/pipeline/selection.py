@@ -1,0 +1,62 @@
+"""The run with the best last-epoch test error of each cell is kept (Papyan 2020, Appendix D)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from repro.storage.results import Cell
+
+
+class MissingRunsError(RuntimeError):
+    """Some cells of the grid lack trainings, so that their best run is not known yet."""
+
+
+def select(runs: pd.DataFrame) -> pd.DataFrame:
+    """The best run of each cell, one row each.
+
+    A diverged run, or one whose error is not a finite number, is never selected over a finite one. Ties go to the lower
+    test loss, then to the larger learning-rate index (the smaller rate).
+    """
+    ranked = runs.assign(unusable=runs.diverged.astype(bool) | runs.test_error.isna())
+    ranked = ranked.sort_values(
+        ["unusable", "test_error", "test_loss", "lr_index"], ascending=[True, True, True, False], na_position="last"
+    )
+    best = ranked.groupby(["data", "model", "n_per_class"], sort=False).head(1)
+    return best.drop(columns="unusable").sort_values(["data", "model", "n_per_class"]).reset_index(drop=True)
+
+
+def check_complete(runs: pd.DataFrame, expected: Iterable[tuple[Cell, int]], missing_allowed: int) -> None:
+    """Refuse to select from a sweep that is not finished.
+
+    Raises:
+        MissingRunsError: a cell lacks more than `missing_allowed` of its (cell, learning-rate index) pairs, or all.
+    """
+    columns = ["data", "model", "n_per_class", "lr_index"]
+    present = set(runs[columns].itertuples(index=False, name=None)) if len(runs) else set()
+    wanted: dict[Cell, list[int]] = {}
+    for cell, lr_index in expected:
+        wanted.setdefault(cell, []).append(lr_index)
+    complaints = []
+    for cell, indices in wanted.items():
+        missing = [i for i in indices if (*cell, i) not in present]
+        if len(missing) > missing_allowed or len(missing) == len(indices):
+            complaints.append(f"{cell} lacks {len(missing)} of {len(indices)} learning rates ({_ranges(missing)})")
+    if complaints:
+        more = f" and {len(complaints) - 10} more cells" if len(complaints) > 10 else ""
+        raise MissingRunsError(
+            f"the sweep is not finished: {'; '.join(complaints[:10])}{more}. "
+            "Run the sweep again (finished runs are kept), or allow missing runs with missing_allowed=<count per cell>"
+        )
+
+
+def _ranges(indices: list[int]) -> str:
+    """[0, 1, 2, 5] -> '0-2, 5'."""
+    parts: list[list[int]] = []
+    for i in indices:
+        if parts and i == parts[-1][-1] + 1:
+            parts[-1].append(i)
+        else:
+            parts.append([i])
+    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)

@@ -1,0 +1,1 @@
+"""Spectra as numbers and as curves (numpy only): what measurements store and figures draw."""

@@ -1,0 +1,84 @@
+"""Measurement results on disk: named arrays and where they came from (numpy and json only).
+
+outputs/<experiment>/results/<data>/<model>/n<k>/<measurement>.npz     of a cell of the grid
+outputs/<experiment>/results/<measurement>.npz                         of no network (synthetic checks)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from repro.storage.files import write_atomically
+
+
+class Cell(NamedTuple):
+    """One cell of the grid: the networks that differ in their learning rate alone."""
+
+    data: str
+    model: str
+    n_per_class: int  # training examples per class
+
+    def __str__(self) -> str:
+        return f"{self.data}/{self.model}/n{self.n_per_class}"
+
+
+class Result(NamedTuple):
+    """What one measurement found: `arrays` by name, `provenance` as json."""
+
+    cell: Cell | None  # None: a measurement of no network
+    arrays: dict[str, np.ndarray]
+    provenance: dict[str, Any]
+
+
+def result_path(root: Path, measurement: str, cell: Cell | None) -> Path:
+    """Where the result of `measurement` lies below an experiment's folder `root`."""
+    return root / "results" / (str(cell) if cell else "") / f"{measurement}.npz"
+
+
+def save_result(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, Any]) -> None:
+    """Write arrays and provenance as one npz file, atomically."""
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("wb") as file:
+            np.savez_compressed(file, provenance=np.array(json.dumps(provenance)), **arrays)  # type: ignore[arg-type]
+
+    write_atomically(path, write)
+
+
+def load_provenance(path: Path) -> dict[str, Any]:
+    """Only where a result came from, without reading its arrays.
+
+    Raises:
+        ValueError: the file is damaged; delete it and measure again.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file["provenance"]))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged ({error}); delete it, the next run measures it again")
+
+
+def load_result(path: Path, cell: Cell | None) -> Result:
+    """Read a result back. Nothing is unpickled.
+
+    Raises:
+        ValueError: the file is damaged; delete it and measure again.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return Result(cell, arrays, json.loads(str(arrays.pop("provenance"))))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error

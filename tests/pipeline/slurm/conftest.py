@@ -1,0 +1,115 @@
+"""A cluster to test on, and toy experiments on it."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from repro.pipeline import tasks
+from repro.pipeline.launch import queue, slurm
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[2]
+NODE = REPOSITORY / "scripts" / "slurm_node.sh"
+
+sys.path.insert(0, str(HERE / "toy"))
+import toy_stages  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster():
+    """SLURM answers; without it the tests are skipped, in CI they fail."""
+    try:
+        done = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, timeout=60)
+        problem = done.stderr if done.returncode else ""
+    except FileNotFoundError:
+        problem = "sinfo is not installed"
+    if problem:
+        reason = f"no SLURM here ({problem.strip()}); scripts/slurm_node.sh up starts one"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+
+
+@pytest.fixture
+def own_node():
+    """scripts/slurm_node.sh, where the cluster is the one it started; others are not ours to restart."""
+    folder = Path(os.environ.get("SLURM_NODE_DIR", "/var/tmp/slurm_node"))
+    if Path(os.environ.get("SLURM_CONF", "/")).parent != folder:
+        pytest.skip("needs the cluster of scripts/slurm_node.sh, which may be restarted")
+
+    def up(**settings):
+        subprocess.run([NODE, "up"], env={**os.environ, **settings}, check=True, capture_output=True, timeout=300)
+
+    up.folder = folder
+    yield up
+    up()
+
+
+class Toy:
+    """A toy experiment below `root`."""
+
+    def __init__(self, root, runs=6):
+        self.root, self.stages = root, toy_stages.toy_tasks(root, runs)
+        launch = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / "launch" / "slurm.yaml"))
+        launch["resources"] |= {"cpus_per_task": 1, "mem": "100MB", "time": 5, "signal_delay_s": 10}
+        for stage in launch["stages"].values():
+            stage |= {"gpus_per_node": None, "time": 5, "mem": "100MB"}
+        launch["retries"] = 0
+        launch["stages"]["sweep"]["tasks_per_job"] = 2
+        launch["stages"]["measure"]["tasks_per_job"] = launch["stages"]["retrain"]["tasks_per_job"] = None
+        self.launch = launch
+
+    def fault(self, what, *indices):
+        for index in indices:
+            path = toy_stages.fault_path(self.root, self.stages["sweep"][index].name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(what)
+
+    def heal(self):
+        for path in (self.root / "faults").iterdir():
+            path.unlink()
+
+    def submit(self):
+        return slurm.submit(self.stages, self.root, self.launch)
+
+    def wait(self, seconds=240):
+        """Until no job is left; what is pending for ever fails here."""
+        until(lambda: not queue.jobs_of(self.root), seconds, lambda: queue.jobs_of(self.root))
+
+    def completed(self, stage="sweep"):
+        return toy_stages.completions(self.root, stage)
+
+    def result(self, stage, name):
+        return toy_stages.read({"root": str(self.root)}, stage, name)
+
+    def check_complete(self):
+        """Nothing was lost, nothing was computed twice, and the selection is that of a run on this machine."""
+        for stage in ("sweep", "retrain", "measure"):
+            assert self.completed(stage) == {t.name.replace("/", "_"): 1 for t in self.stages[stage]}, stage
+        local = toy_stages.toy_tasks(self.root / "local", len(self.stages["sweep"]))
+        for task in (*local["sweep"], *local["select"]):
+            tasks.run(task)
+        there = toy_stages.read({"root": str(self.root / "local")}, "select", "toy")
+        assert self.result("select", "toy") == there
+        assert self.result("report", "toy") == list(there.values())
+
+
+def until(condition, seconds, what=lambda: ""):
+    """Wait for a condition; fail with `what()` when it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.3)
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(HERE / "toy"))  # sbatch hands the environment on
+    monkeypatch.setattr(tasks, "STAGES", toy_stages.STAGES)
+    experiment = Toy(tmp_path / "toy")
+    experiment.until = until
+    yield experiment
+    queue.cancel(experiment.root)
