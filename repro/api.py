@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from repro.curvature import checks, cross_class
+from repro.curvature.function import check_fixed_function, check_gradients
 from repro.data import Split
 from repro.figures import FIGURES, find_figure
 from repro.figures.fig03_hessian_spectrum import draw_spectra
@@ -81,8 +82,8 @@ class Network:
         self.train = _split(model, train, batch_size)
         self.test = None if test is None else _split(model, test, batch_size)
         for network in (model, *self._checkpoints.values()):
-            checks.check_fixed_function(network, self.train.images[:8])
-            checks.check_gradients(network, self.train.images[:8])
+            check_fixed_function(network, self.train.images[:8])
+            check_gradients(network, self.batches())
         checks.check_classes(self.train.labels, self.train.classes)
         self.cell = Cell("own data", type(model).__name__, len(self.train.labels) // self.train.classes)
 
