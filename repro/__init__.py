@@ -6,7 +6,8 @@ For a network of your own: spectrum, knockouts, class_structure, measure, Networ
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from repro.api import Measured, Network, class_structure, knockouts, measure, spectrum
+    from repro.api import Measured, class_structure, knockouts, measure, spectrum
+    from repro.network import Network
 
 __all__ = ["Measured", "Network", "class_structure", "knockouts", "measure", "spectrum"]
 

@@ -8,19 +8,19 @@ run.json is written last: where it is, the checkpoints are complete.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from repro import data, models
 from repro.data import Split
+from repro.network import Network
 from repro.storage.files import file_digest, write_atomically
-from repro.storage.results import Cell
 from repro.storage.runs import cell_of, read_record, selected_folder
 
 
@@ -75,58 +75,48 @@ def load_weights(path: Path, model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-class TrainedRun:
-    """A selected network with its data, ready to be measured; all on the configured device.
-
-    Attributes:
-        cell: the cell of the grid it was selected in.
-        model: the network after the last epoch, in eval mode.
-        train, test: its training subset and the whole test set.
-        epochs: the epochs of the checkpoints kept, 0 (initial weights) and the last one among them.
-        weight_decay: of its training.
-
-    With `weights` in the configuration, a safetensors file, it is that network instead, and `epochs` is empty.
-    """
+class StoredCheckpoints(Mapping[int, nn.Module]):
+    """The checkpoints of a selected run, by the number of epochs they were taken after; loaded when asked for."""
 
     def __init__(self, config: Mapping[str, Any]):
-        self.cell: Cell = cell_of(config)
-        self._config = config
-        self._folder = selected_folder(Path(config["root"]), self.cell)
-        weights = config.get("weights")
-        record = {} if weights else read_record(self._folder)
-        self.epochs: list[int] = record.get("epochs", [])
-        self._digests: Mapping[str, str] = record.get("files", {})
-        self.weight_decay: float = config["training"]["weight_decay"]
-        self.batch_size: int = config["curvature_batch"]
-        self.train = load_split(config, train=True)
-        self.test = load_split(config, train=False)
-        self.model = self._load(Path(weights)) if weights else self.at_epoch(self.epochs[-1])
-        if weights:
-            _check_takes(self.model, self.train.images[:1])
+        self._config, self._folder = config, selected_folder(Path(config["root"]), cell_of(config))
+        record = read_record(self._folder)
+        self.epochs: list[int] = record["epochs"]
+        self._digests: Mapping[str, str] = record["files"]
 
-    def at_epoch(self, epoch: int) -> nn.Module:
-        """The network after `epoch` epochs, one of `epochs`, in eval mode."""
-        if epoch not in self.epochs:
-            raise ValueError(f"{self.cell} has no checkpoint of epoch {epoch}; there are {self.epochs}")
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.epochs)
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __getitem__(self, epoch: int) -> nn.Module:
         path = self._folder / f"epoch{epoch:04d}.safetensors"
-        model = self._load(path)
+        model = _load(self._config, path)
         if self._digests.get(path.name, digest := file_digest(path)) != digest:
             raise ValueError(f"{path} is not the file that was written; delete run.json beside it and retrain")
         return model
 
-    def _load(self, path: Path) -> nn.Module:
-        return load_weights(path, build(self._config)).to(self.train.images.device)
 
-    def batches(self, split: str = "train") -> list[tuple[Tensor, Tensor]]:
-        """The batches that curvature is averaged over, in a fixed order."""
-        return {"train": self.train, "test": self.test}[split].batches(self.batch_size)
+def network_of(config: Mapping[str, Any]) -> Network:
+    """The selected network of a cell with its data, on the configured device; its last epoch is measured.
+
+    With `weights` in the configuration, a safetensors file, it is that network instead, and it has no checkpoints.
+    """
+    weights: str | None = config.get("weights")
+    checkpoints = {} if weights else StoredCheckpoints(config)
+    model = _load(config, Path(weights)) if weights else checkpoints[max(checkpoints)]
+    train, test = load_split(config, train=True), load_split(config, train=False)
+    return Network(
+        model,
+        train,
+        test,
+        weight_decay=config["training"]["weight_decay"],
+        checkpoints=checkpoints,
+        batch_size=config["curvature_batch"],
+        cell=cell_of(config),
+    )
 
 
-def _check_takes(model: nn.Module, images: Tensor) -> None:
-    """Refuse a network of one's own that is not made for the data."""
-    try:
-        with torch.no_grad():
-            model(images)
-    except RuntimeError as error:
-        reason = f"the network does not take images {list(images.shape)}: {' '.join(str(error).split())[:300]}"
-        raise ValueError(f"{reason}; build is called with their number of channels, images are 32 x 32") from error
+def _load(config: Mapping[str, Any], path: Path) -> nn.Module:
+    return load_weights(path, build(config)).to(device_of(config))

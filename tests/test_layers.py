@@ -19,13 +19,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "models": set(),
     "training": {"storage"},
-    "trained": {"data", "models", "storage"},
-    "measurements": {"curvature", "linalg", "spectra", "trained"},
+    "network": {"curvature", "data", "storage"},
+    "trained": {"data", "models", "network", "storage"},
+    "measurements": {"curvature", "linalg", "network", "spectra"},
     "figures": {"spectra", "storage"},
     "report": {"figures", "spectra", "storage"},
     "pipeline": {"data", "figures", "measurements", "report", "storage", "trained", "training"},
-    "api": {"curvature", "data", "figures", "linalg", "measurements", "spectra", "storage"},
-    "__init__": {"api"},
+    "api": {"curvature", "figures", "measurements", "network", "spectra", "storage"},
+    "__init__": {"api", "network"},
 }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -11,31 +11,36 @@ import torch
 from repro.curvature.cross_class import SPANNED_PARTS, ClassStructure, Knockout, class_structure
 from repro.curvature.gauss_newton import GaussNewton
 from repro.linalg.operator import LowRank
-from repro.linalg.spectrum import spectrum
+from repro.measurements.settings import LanczosSettings, check_choice, check_count
 
 if TYPE_CHECKING:
-    from repro.trained import TrainedRun
+    from repro.network import Network
 
 
-def measure(
-    run: TrainedRun,
-    *,
-    knockout: Knockout,
-    outliers: int | None,
-    steps: int,
-    probes: int,
-    tolerance: float,
-    memory_budget: float,
-    seed: int,
-) -> dict[str, np.ndarray]:
+VERSION = 1
+
+
+@dataclass
+class Settings(LanczosSettings):
+    """How a part is knocked out, and how the spectra are estimated."""
+
+    # "subtraction" G − part (Definition 3.1, likely the figure's), or "projection" onto the complement of the part's
+    # span (Definition 3.2)
+    knockout: str = "subtraction"
+    outliers: int | None = None  # eigenpairs marked in each spectrum; None: C (our reading of the figure)
+
+    usual_steps: ClassVar[int] = 100  # the paper's log spectra take 2048 without reorthogonalisation (likely)
+
+    def __post_init__(self) -> None:
+        check_choice("knockout", self.knockout, Knockout)
+        check_count("outliers", self.outliers, least=0)
+
+
+def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """Quadrature of G and of each knockout on the training set, and the eigenvalues of the parts themselves.
 
     Subtracting G_within leaves a matrix of rank C (C − 1), whose spectrum is exact: no Lanczos, no probes. Projecting
     it out is not defined at any bearable cost (its span is all the gradients), so 'within' is always subtracted.
-
-    Args:
-        knockout: 'subtraction' G − part, or 'projection' onto the complement of the part's span.
-        outliers, steps, probes, tolerance, memory_budget: as in `hessian_spectrum`.
 
     Returns, with <s> one of full, class, cross, within, same (what was knocked out; full: nothing):
         <s>_nodes, <s>_weights [probes, M]: eigenvalues of the mean loss, and their share of all P eigenvalues.
@@ -43,16 +48,17 @@ def measure(
         class_part [C], cross_part [C (C − 2)], same_part [C]: the exact eigenvalues of those parts, descending.
         mass [C, C]: the weights w_{c,c'}, which sum to one.
     """
-    data = run.batches()
-    G, structure = GaussNewton(run.model, data), class_structure(run.model, data)
-    k = run.train.classes if outliers is None else outliers
-    estimate = partial(
-        spectrum, k=k, steps=steps, probes=probes, tolerance=tolerance, memory_budget=int(memory_budget), seed=seed
-    )
-    arrays = estimate(G).arrays("full")
+    network.check_every_class()
+    data, C = network.batches(), network.classes
+    G = GaussNewton(network.model, data, memory_budget=int(settings.graph_bytes))
+    structure = class_structure(network.model, data)
+    full = settings.estimate(G, outliers=settings.outliers, classes=C)
+    arrays = full.arrays("full")
     for part in SPANNED_PARTS:
-        arrays |= estimate(structure.knockout(G, part, how=knockout)).arrays(part)
-    arrays |= _without_within(structure, k, steps)
+        rest = structure.knockout(G, part, how=settings.knockout)  # type: ignore[arg-type]
+        arrays |= settings.estimate(rest, outliers=settings.outliers, classes=C).arrays(part)
+    k = C if settings.outliers is None else settings.outliers
+    arrays |= _without_within(structure, k, full.nodes.shape[1])
     gram = structure.gram()
     for part in SPANNED_PARTS:
         arrays[f"{part}_part"] = gram.eigenvalues(part).cpu().numpy()

@@ -271,16 +271,17 @@ def _measure_finished(config: dict[str, Any]) -> bool:
 
 
 def _measure(config: dict[str, Any]) -> None:
-    from repro.measurements import check_choices, find_measurement
+    from repro.measurements import find_measurement
+    from repro.measurements.settings import make_settings
     from repro.storage.provenance import provenance
-    from repro.trained import TrainedRun, device_of
+    from repro.trained import device_of, network_of
 
-    settings = dict(config["measurement"])
-    measure = find_measurement(settings.pop("name"))
-    check_choices(measure, settings)
-    of = [TrainedRun(config)] if settings.pop("per_cell") else []
+    given = {key: value for key, value in config["measurement"].items() if key not in ("name", "per_cell")}
+    measurement = find_measurement(config["measurement"]["name"])
+    settings = make_settings(measurement.settings, given, measurement.name)
+    of = [network_of(config)] if measurement.of_network else []
     start = time.perf_counter()
-    arrays = measure(*of, **settings)
+    arrays = measurement.measure(*of, settings)
     made = {"digest": _measurement_digest(config), "measurement": config["measurement"], "experiment": config["name"]}
     if of:
         made |= {"epochs": of[0].epochs, "training": config["training"], "model": config["model"]}

@@ -1,7 +1,5 @@
 """Knockouts, dynamics, class means and alignment of a tiny trained network, against its dense matrices."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -12,10 +10,11 @@ from repro.curvature.cross_class import class_structure, companion_structure
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian
 from repro.measurements import alignment, class_means, dynamics, gauss_newton_knockouts
+from repro.network import Network
 from repro.spectra.broadening import wasserstein
 
 C, D, N = 4, 6, 24
-LANCZOS = {"steps": 74, "probes": 2, "tolerance": 1e-6, "memory_budget": 1e9, "seed": 0}
+LANCZOS = {"steps": 74, "probes": 2, "tolerance": 1e-6}
 
 
 def network():
@@ -35,11 +34,7 @@ def run():
             optimiser.zero_grad()
             cross_entropy(trained(x), y).backward()
             optimiser.step()
-        data = list(zip(x.split(10), y.split(10)))
-        return SimpleNamespace(
-            model=trained, train=SimpleNamespace(classes=C), batches=lambda split="train": data,
-            epochs=[0, 1], at_epoch=lambda epoch: (network(), trained)[epoch],
-        )  # fmt: skip
+        return Network(trained, (x, y), checkpoints={0: network(), 1: trained}, batch_size=10)
 
 
 def eigenvalues(A):
@@ -55,7 +50,9 @@ def dense_parts(run):
 
 @pytest.mark.parametrize("how", ["subtraction", "projection"])
 def test_knockouts_have_the_spectra_of_the_dense_matrices(run, how):
-    arrays = gauss_newton_knockouts.measure(run, knockout=how, outliers=None, **LANCZOS)
+    arrays = gauss_newton_knockouts.measure(
+        run, gauss_newton_knockouts.Settings(knockout=how, outliers=None, **LANCZOS)
+    )
     G, parts = dense_parts(run)
     for name in ("full", *parts):
         expected = G if name == "full" else G - parts[name]
@@ -76,7 +73,9 @@ def test_knockouts_have_the_spectra_of_the_dense_matrices(run, how):
 
 
 def test_without_within_the_spectrum_is_exact(run):
-    arrays = gauss_newton_knockouts.measure(run, knockout="subtraction", outliers=2, **LANCZOS)
+    arrays = gauss_newton_knockouts.measure(
+        run, gauss_newton_knockouts.Settings(knockout="subtraction", outliers=2, **LANCZOS)
+    )
     G, parts = dense_parts(run)
     exact = eigenvalues(G - parts["within"])
     assert wasserstein(arrays["within_nodes"], arrays["within_weights"], exact) < 1e-12
@@ -85,14 +84,14 @@ def test_without_within_the_spectrum_is_exact(run):
 
 
 def test_dynamics_follows_the_checkpoints(run):
-    arrays = dynamics.measure(run, epochs=None, **LANCZOS)
+    arrays = dynamics.measure(run, dynamics.Settings(epochs=None, **LANCZOS))
     assert arrays["epochs"].tolist() == [0, 1]
     assert arrays["loss"][1] < arrays["loss"][0]
     assert (arrays["own_share"][1] > arrays["own_share"][0]).all()
     _, parts = dense_parts(run)
     np.testing.assert_allclose(arrays["class_part"][1], eigenvalues(parts["class"])[:C], rtol=1e-9, atol=1e-14)
     np.testing.assert_allclose(arrays["within_nodes"][1].max(), eigenvalues(parts["within"])[0], rtol=1e-6)
-    assert dynamics.measure(run, epochs=1, **LANCZOS)["epochs"].tolist() == [0]
+    assert dynamics.measure(run, dynamics.Settings(epochs=1, **LANCZOS))["epochs"].tolist() == [0]
 
 
 def test_dynamics_fills_up_runs_that_end_early(run):
@@ -101,15 +100,15 @@ def test_dynamics_fills_up_runs_that_end_early(run):
     with torch.no_grad():
         certain[-1].weight *= 0
         certain[-1].bias.copy_(torch.tensor([1e4, 0.0, 0.0, 0.0]))
-    saturated = SimpleNamespace(**{**vars(run), "at_epoch": lambda epoch: (certain, run.model)[epoch]})
-    arrays = dynamics.measure(saturated, epochs=None, **LANCZOS)
+    saturated = Network(run.model, run.batches(), checkpoints={0: certain, 1: run.model}, batch_size=10)
+    arrays = dynamics.measure(saturated, dynamics.Settings(epochs=None, **LANCZOS))
     assert arrays["gauss_newton_eigenvalues"].shape == (2, C)
     assert all(np.isfinite(values).all() for values in arrays.values())
 
 
 def test_class_means_do_not_depend_on_the_budget(run):
-    arrays = class_means.measure(run, memory_budget=1e9, stored_means=C**2)
-    sliced = class_means.measure(run, memory_budget=8 * C * C * 11, stored_means=C**2)
+    arrays = class_means.measure(run, class_means.Settings())
+    sliced = class_means.measure(run, class_means.Settings(means_bytes=8 * C * C * 11))
     for name, values in arrays.items():
         np.testing.assert_allclose(sliced[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
     companion = companion_structure(run.model, run.batches())
@@ -123,8 +122,8 @@ def test_class_means_do_not_depend_on_the_budget(run):
 
 
 def test_class_means_of_many_classes_are_stored_alone(run):
-    everything = class_means.measure(run, memory_budget=1e9, stored_means=C**2)
-    arrays = class_means.measure(run, memory_budget=1e9, stored_means=C**2 - 1)
+    everything = class_means.measure(run, class_means.Settings())
+    arrays = class_means.measure(run, class_means.Settings(stored_means=C**2 - 1))
     own = np.arange(C) * (C + 1)
     for prefix in ("", "companion_"):
         assert f"{prefix}means" not in arrays
@@ -133,7 +132,7 @@ def test_class_means_of_many_classes_are_stored_alone(run):
 
 
 def test_alignment_by_dense_eigenvectors(run):
-    arrays = alignment.measure(run, eigenvectors=6, tolerance=1e-8, max_products=80, memory_budget=1e9, seed=0)
+    arrays = alignment.measure(run, alignment.Settings(eigenvectors=6, tolerance=1e-8, max_products=80))
     G, parts = dense_parts(run)
     for name, A in (("hessian", Hessian(run.model, run.batches()).dense()), ("gauss_newton", G)):
         values, U = (t.flip(-1) for t in torch.linalg.eigh(A))

@@ -1,7 +1,5 @@
 """Spectra of a tiny network against the eigenvalues of dense matrices; the several-probe measurement on the same."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -10,13 +8,14 @@ from torch import nn
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian
 from repro.measurements import density_probes, hessian_spectrum
+from repro.network import Network
 
-SETTINGS = {"steps": 30, "probes": 1, "tolerance": 1e-6, "memory_budget": 1e9, "seed": 0}
+SETTINGS = {"steps": 30, "probes": 1, "tolerance": 1e-6}
 
 
 @pytest.fixture(scope="module")
 def run():
-    """What the measurements ask of a TrainedRun: model, train.classes, batches(split)."""
+    """A network with training and test data."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -25,7 +24,7 @@ def run():
         split: [(torch.randn(n, 4, dtype=torch.float64, generator=generator), torch.arange(n) % 3)]
         for split, n in (("train", 12), ("test", 9))
     }
-    return SimpleNamespace(model=model, train=SimpleNamespace(classes=3), batches=lambda split="train": batches[split])
+    return Network(model, batches["train"], batches["test"])
 
 
 def dense(operator, run, split):
@@ -44,7 +43,9 @@ def assert_mean(samples, expected):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_leading_eigenvalues_and_moments_of_each_matrix(run, split):
     spectra = [f"{split}_{matrix}" for matrix in ("hessian", "gauss_newton", "residual")]
-    arrays = hessian_spectrum.measure(run, spectra=spectra, outliers=None, **SETTINGS | {"probes": 40})
+    arrays = hessian_spectrum.measure(
+        run, hessian_spectrum.Settings(spectra=spectra, outliers=None, **SETTINGS | {"probes": 40})
+    )
     H, G = dense(Hessian, run, split), dense(GaussNewton, run, split)
     for name, matrix in zip(spectra, (H, G, H - G)):
         assert arrays[f"{name}_converged"].all()
@@ -58,7 +59,9 @@ def test_leading_eigenvalues_and_moments_of_each_matrix(run, split):
 
 
 def test_train_and_test_are_not_the_same(run):
-    arrays = hessian_spectrum.measure(run, spectra=["train_hessian", "test_hessian"], outliers=2, **SETTINGS)
+    arrays = hessian_spectrum.measure(
+        run, hessian_spectrum.Settings(spectra=["train_hessian", "test_hessian"], outliers=2, **SETTINGS)
+    )
     assert len(arrays["train_hessian_eigenvalues"]) == 2
     assert not np.allclose(arrays["train_hessian_eigenvalues"], arrays["test_hessian_eigenvalues"])
 
@@ -66,11 +69,11 @@ def test_train_and_test_are_not_the_same(run):
 @pytest.mark.parametrize("name", ["hessian", "validation_hessian", "train_fisher"])
 def test_an_unknown_spectrum_is_refused(run, name):
     with pytest.raises(ValueError, match=f"'{name}' is not <train or test>_<hessian, gauss_newton, residual>"):
-        hessian_spectrum.measure(run, spectra=[name], outliers=2, **SETTINGS)
+        hessian_spectrum.measure(run, hessian_spectrum.Settings(spectra=[name], outliers=2, **SETTINGS))
 
 
 def test_several_probes_estimate_the_same_spectrum_both_ways(run):
-    arrays = density_probes.measure(run, outliers=None, **SETTINGS | {"probes": 40})
+    arrays = density_probes.measure(run, density_probes.Settings(outliers=None, **SETTINGS | {"probes": 40}))
     H = dense(Hessian, run, "train")
     for way in ("plain", "deflated"):
         nodes, weights = arrays[f"{way}_nodes"], arrays[f"{way}_weights"]

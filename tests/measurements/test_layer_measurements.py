@@ -1,7 +1,5 @@
 """Measurements of single layers on a tiny network, against dense matrices and prescribed structure."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -10,19 +8,18 @@ from torch import nn
 from repro.curvature.layers import capture
 from repro.curvature.moments import FeatureMoments, WeightMoments
 from repro.measurements import kronecker_factors, layer_errors, layer_features, weights
+from repro.network import Network
 
 C, N, D = 3, 12, 6
-KRONECKER = {
-    "layers": None, "outliers": None, "steps": 30, "probes": 1, "tolerance": 1e-6, "exact_limit": 1500,
-    "epsilon": 1e-6, "sharing": "expand", "memory_budget": 1e9, "seed": 0,
-}  # fmt: skip
+KRONECKER = {"steps": 30, "tolerance": 1e-6, "epsilon": 1e-6}
 
 
 def run_of(model, x):
-    data = [(x[:7], torch.arange(7) % C), (x[7:], torch.arange(7, N) % C)]
-    return SimpleNamespace(
-        cell="tiny", model=model, train=SimpleNamespace(classes=C), batches=lambda split: data, weight_decay=5e-4
-    )
+    return Network(model, (x, torch.arange(len(x)) % C), weight_decay=5e-4, batch_size=7)
+
+
+def kronecker(run, **settings):
+    return kronecker_factors.measure(run, kronecker_factors.Settings(**KRONECKER | settings))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +49,7 @@ def spectrum_of(A):
 
 
 def test_features_of_each_layer_and_of_the_logits(run):
-    arrays = layer_features.measure(run, sharing="expand")
+    arrays = layer_features.measure(run, layer_features.Settings())
     assert list(arrays["layers"]) == ["0", "3", "5", "logits"]
     x, y = inputs(run)
     h = capture(run.model, x, ["3"], bias=False, errors=False).h["3"][:, 0]
@@ -83,7 +80,7 @@ def test_features_that_are_their_orthogonal_class_means():
 
 
 def test_errors_of_each_layer(run):
-    arrays = layer_errors.measure(run, sharing="expand")
+    arrays = layer_errors.measure(run, layer_errors.Settings())
     assert list(arrays["layers"]) == ["0", "3", "5"]
     x, _ = inputs(run)
     seen = capture(run.model, x, ["3"], bias=False)
@@ -106,7 +103,7 @@ def dense_layer(run, name):
 
 
 def test_kronecker_factors_of_each_layer(run):
-    arrays = kronecker_factors.measure(run, **KRONECKER)
+    arrays = kronecker(run)
     for l, name in enumerate(arrays["layers"]):
         exact = spectrum_of(dense_layer(run, name))
         np.testing.assert_allclose(arrays[f"layer{l}_exact_nodes"][0], exact, atol=1e-12)
@@ -123,10 +120,8 @@ def test_kronecker_factors_of_each_layer(run):
 def test_approximations_are_exact_for_one_example():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, C)).double().eval()
-    run = run_of(model, torch.randn(N, 4, dtype=torch.float64))
-    one = run.batches("train")[0]
-    run.batches = lambda split: [(one[0][:1], one[1][:1])]
-    arrays = kronecker_factors.measure(run, **KRONECKER | {"outliers": C - 1})
+    run = run_of(model, torch.randn(1, 4, dtype=torch.float64))
+    arrays = kronecker(run, outliers=C - 1)
     np.testing.assert_allclose(arrays["wasserstein"], 0, atol=1e-6)
     np.testing.assert_allclose(arrays["top_errors"], 0, atol=1e-9)
 
@@ -134,10 +129,8 @@ def test_approximations_are_exact_for_one_example():
 def test_a_matrix_of_low_rank_has_fewer_leading_eigenvalues():
     """One example: G^l has rank C − 1, and Lanczos ends there."""
     torch.manual_seed(0)
-    run = run_of(nn.Sequential(nn.Linear(4, C)).double().eval(), torch.randn(N, 4, dtype=torch.float64))
-    one = run.batches("train")[0]
-    run.batches = lambda split: [(one[0][:1], one[1][:1])]
-    arrays = kronecker_factors.measure(run, **KRONECKER | {"outliers": 5, "exact_limit": 0})
+    run = run_of(nn.Sequential(nn.Linear(4, C)).double().eval(), torch.randn(1, 4, dtype=torch.float64))
+    arrays = kronecker(run, outliers=5, exact_limit=0)
     assert np.isfinite(arrays["top_errors"][0, 1, : C - 1]).all()
     assert np.isnan(arrays["top_errors"][0, 1, C:]).all()
 
@@ -146,16 +139,17 @@ def test_a_matrix_of_low_rank_has_fewer_leading_eigenvalues():
 def test_lanczos_and_streaming_agree_with_what_is_exact(network, request):
     """Nothing diagonalised and no samples kept: G^l comes from the whole network."""
     run = request.getfixturevalue(network)
-    exact = kronecker_factors.measure(run, **KRONECKER)
-    lanczos = kronecker_factors.measure(run, **KRONECKER | {"exact_limit": 0, "memory_budget": 1e6, "layers": [0, -1]})
+    exact = kronecker(run)
+    lanczos = kronecker(run, exact_limit=0, basis_bytes=1e6, layers=[0, -1])
     assert list(lanczos["positions"]) == [0, len(exact["layers"]) - 1]
-    samples, _ = kronecker_factors.layer_matrix(run.model, run.batches("train"), "0", memory_budget=0)
+    nothing_kept = kronecker_factors.Settings(samples_bytes=0)
+    samples, _ = kronecker_factors.layer_matrix(run.model, run.batches("train"), "0", nothing_kept)
     assert not isinstance(samples, list)
     for l in lanczos["positions"]:
         for name in ("exact", "kfac", "cfac", "ekfac"):
             key = f"layer{l}_{name}_eigenvalues"
             np.testing.assert_allclose(lanczos[key], exact[key], rtol=1e-5, atol=1e-12)
-    _, G = kronecker_factors.layer_matrix(run.model, run.batches("train"), "0", memory_budget=0)
+    _, G = kronecker_factors.layer_matrix(run.model, run.batches("train"), "0", nothing_kept)
     np.testing.assert_allclose(spectrum_of(G.dense()), exact["layer0_exact_nodes"][0], atol=1e-12)
 
 
@@ -177,7 +171,7 @@ def test_weights_that_are_stationary(run):
 @pytest.mark.parametrize("network", ["run", "convolution"])
 def test_weights_of_each_layer(network, request):
     run = request.getfixturevalue(network)
-    arrays = weights.measure(run)
+    arrays = weights.measure(run, weights.Settings())
     x, y = inputs(run)
     run.model.zero_grad()
     nn.functional.cross_entropy(run.model(x), y).backward()
@@ -189,6 +183,6 @@ def test_weights_of_each_layer(network, request):
 
 
 def test_weights_without_decay_are_refused(run):
-    without = SimpleNamespace(**{**vars(run), "weight_decay": 0.0})
+    without = Network(run.model, run.batches())
     with pytest.raises(ValueError, match="trained without weight decay"):
-        weights.measure(without)
+        weights.measure(without, weights.Settings())
