@@ -189,7 +189,7 @@ def _check_keys(node: DictConfig, prefix: str = "") -> None:
         known = [each.name for each in dataclasses.fields(kind)]
         if added := [str(key) for key in node if key not in known]:
             raise ValueError(_unknown(prefix + added[0], known))
-        if taken := [key for key in known if key not in node]:
+        if taken := [key for key in known if key not in node and not OmegaConf.is_missing(node, key)]:
             raise ValueError(f"configuration: {prefix}{taken[0]} is missing; ~{prefix}{taken[0]} took it away")
     for key in map(str, node):
         if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
@@ -202,7 +202,8 @@ def _sentence(error: Exception) -> str:
     """What is wrong with a configuration, in one sentence."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"configuration: there is no {group}={name}; {_near(name, error.options)}"
+        options = difflib.get_close_matches(name, error.options, n=2) or sorted(error.options)
+        return f"configuration: there is no {group}={name}; did you mean {' or '.join(options)}?"
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
@@ -213,14 +214,21 @@ def _sentence(error: Exception) -> str:
         parent = cause.parent_node
         siblings = [str(key) for key in parent] if isinstance(parent, DictConfig) else []
         return _unknown(str(cause.full_key), siblings) + where
+    if cause.full_key == "measurement":
+        return "configuration: measurement is a name; settings are measurements.<measurement>.<setting>=..."
+    if "is not a subclass of Shown" in str(cause):
+        return "configuration: a figure that the experiment does not draw is added in its file, conf/experiment/<name>.yaml"
     return f"configuration: {str(cause).splitlines()[0]} (key {cause.full_key}){where}"
 
 
 def _unknown(key: str, siblings: Iterable[str]) -> str:
-    prefix = key.rpartition(".")[0]
-    known = [f"{prefix}.{name}" if prefix else name for name in siblings]
-    known += [name for name in _all_keys(SCHEMA) if name not in known]
-    return f"configuration: there is no key {key}; {_near(key, known)}"
+    """That there is no such key, and which are near: by their whole name, or those of that name elsewhere."""
+    prefix, _, name = key.rpartition(".")
+    beside = [f"{prefix}.{sibling}" if prefix else sibling for sibling in siblings]
+    near = difflib.get_close_matches(key, dict.fromkeys([*beside, *_all_keys(SCHEMA)]), n=2, cutoff=0.75)
+    near = near or [known for known in _all_keys(SCHEMA) if known.endswith(f".{name}")][:3]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(beside))}"
+    return f"configuration: there is no key {key}; {hint}"
 
 
 def _all_keys(kind: type[Any], prefix: str = "") -> list[str]:
@@ -231,10 +239,3 @@ def _all_keys(kind: type[Any], prefix: str = "") -> list[str]:
         if is_dataclass(each.type):
             found += _all_keys(each.type, f"{prefix}{each.name}.")  # type: ignore[arg-type]
     return found
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    """A hint: the nearest of what there is, or all where nothing is near and they are few."""
-    if near := difflib.get_close_matches(name, known, n=3):
-        return f"did you mean {' or '.join(near)}?"
-    return f"there are {', '.join(sorted(known)[:20])}"

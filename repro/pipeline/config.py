@@ -11,6 +11,7 @@ from typing import Any
 from repro.data import DataSet
 from repro.pipeline.grid import LearningRates
 from repro.training import Recipe
+from repro.training.engines import ENGINES
 
 STAGES = ("sweep", "select", "retrain", "measure", "figures", "report")
 
@@ -149,6 +150,8 @@ class Config(Machine):
                 f"name={self.name}: an experiment is called as its folder in outputs={self.outputs}, by letters, "
                 "digits and . + - _, the first of them a letter or digit"
             )
+        if self.engine != "auto" and self.engine not in ENGINES:
+            raise ValueError(f"engine={self.engine}: it must be auto, {' or '.join(ENGINES)}")
         for key, least in (("checkpoints", 1), ("missing_allowed", 0), ("retrain_tolerance", 0)):
             if getattr(self, key) < least:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least {least}")
