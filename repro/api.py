@@ -26,7 +26,8 @@ from repro.figures.style import theme
 from repro.measurements import find_measurement
 from repro.measurements.settings import make_settings
 from repro.network import Data, Network
-from repro.spectra.broadening import Curve, linear_curve, split_outliers
+from repro.spectra.broadening import Curve, linear_curve
+from repro.spectra.record import Spectrum
 from repro.storage.provenance import provenance
 from repro.storage.results import Result, save_result
 
@@ -42,19 +43,16 @@ class Measured(Result):
     @property
     def spectra(self) -> list[str]:
         """Names of the spectra among the arrays, for `outliers` and `density`."""
-        found = [key.removesuffix("_nodes") for key in self.arrays if key.endswith("_nodes")]
-        return [name for name in found if f"{name}_converged" in self.arrays]
+        return Spectrum.names(self.arrays)
 
     def outliers(self, spectrum: str) -> np.ndarray:  # -> [k]
         """The leading eigenvalues of a spectrum, largest magnitude first (see its array `<spectrum>_converged`)."""
-        return self.arrays[f"{self._known(spectrum)}_eigenvalues"]
+        return self._record(spectrum).eigenvalues
 
     def density(self, spectrum: str) -> Curve:
         """Smoothed density per unit eigenvalue of what is left of a spectrum without its converged outliers."""
-        nodes, weights, converged = (
-            self.arrays[f"{self._known(spectrum)}_{key}"] for key in ("nodes", "weights", "converged")
-        )
-        return linear_curve(*split_outliers(nodes, weights, converged))
+        bulk = self._record(spectrum).bulk()
+        return linear_curve(bulk.nodes, bulk.weights)
 
     def plot(self, figure: str | int | None = None) -> Figure:
         """Drawn as a figure of the paper by its number; by default the first there is, or all spectra of Hess, G and E.
@@ -81,12 +79,12 @@ class Measured(Result):
         """Write arrays and provenance as one npz file; `repro.storage.results.load_result` reads it."""
         save_result(Path(path), self.arrays, self.provenance)
 
-    def _known(self, spectrum: str) -> str:
+    def _record(self, spectrum: str) -> Spectrum:
         if spectrum not in self.spectra:
             raise ValueError(
                 f"{self.name} holds no spectrum {spectrum!r}; it holds {', '.join(self.spectra) or 'none'}"
             )
-        return spectrum
+        return Spectrum.from_arrays(self.arrays, spectrum)
 
 
 def spectrum(model: nn.Module, data: Data, test: Data | None = None, **settings: Any) -> Measured:
