@@ -26,9 +26,10 @@ from repro.figures.style import theme
 from repro.measurements import find_measurement
 from repro.measurements.settings import make_settings
 from repro.network import Data, Network
-from repro.spectra.broadening import Curve, linear_curve, split_outliers
+from repro.spectra.broadening import Curve, linear_curve
+from repro.spectra.record import Spectrum
 from repro.storage.provenance import provenance
-from repro.storage.results import Result, save_result
+from repro.storage.results import Cell, Result, load_result, save_result
 
 
 class Measured(Result):
@@ -41,20 +42,58 @@ class Measured(Result):
 
     @property
     def spectra(self) -> list[str]:
-        """Names of the spectra among the arrays, for `outliers` and `density`."""
-        found = [key.removesuffix("_nodes") for key in self.arrays if key.endswith("_nodes")]
-        return [name for name in found if f"{name}_converged" in self.arrays]
+        """Names of the spectra among the arrays, for `spectrum`, `outliers` and `density`."""
+        return Spectrum.names(self.arrays)
+
+    def spectrum(self, name: str) -> Spectrum:
+        """One of the spectra: quadrature, leading eigenvalues with their residuals, and whether they converged.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        if name not in self.spectra:
+            raise ValueError(f"{self.name} holds no spectrum {name!r}; it holds {', '.join(self.spectra) or 'none'}")
+        return Spectrum.from_arrays(self.arrays, name)
 
     def outliers(self, spectrum: str) -> np.ndarray:  # -> [k]
-        """The leading eigenvalues of a spectrum, largest magnitude first (see its array `<spectrum>_converged`)."""
-        return self.arrays[f"{self._known(spectrum)}_eigenvalues"]
+        """The leading eigenvalues of a spectrum, largest magnitude first; `spectrum(...).converged` says how sure."""
+        return self.spectrum(spectrum).eigenvalues
 
     def density(self, spectrum: str) -> Curve:
         """Smoothed density per unit eigenvalue of what is left of a spectrum without its converged outliers."""
-        nodes, weights, converged = (
-            self.arrays[f"{self._known(spectrum)}_{key}"] for key in ("nodes", "weights", "converged")
-        )
-        return linear_curve(*split_outliers(nodes, weights, converged))
+        bulk = self.spectrum(spectrum).bulk()
+        return linear_curve(bulk.nodes, bulk.weights)
+
+    def frame(self) -> pd.DataFrame:
+        """The leading eigenvalues as a table: spectrum, rank from 1, eigenvalue, residual (absolute), converged.
+
+        For a measurement of no spectra, its arrays of one axis side by side, shorter ones filled up with NaN.
+        """
+        if not self.spectra:
+            flat = {name: pd.Series(values) for name, values in self.arrays.items() if values.ndim == 1}
+            return pd.DataFrame(flat)
+        tables = []
+        for name in self.spectra:
+            found = self.spectrum(name)
+            columns = {"eigenvalue": found.eigenvalues, "residual": found.residuals, "converged": found.converged}
+            table = pd.DataFrame(columns)
+            table.insert(0, "rank", np.arange(1, len(table) + 1))
+            table.insert(0, "spectrum", name)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
+
+    def __repr__(self) -> str:
+        lines = [f"{self.name} of {self.cell or 'no network'}, {self.provenance.get('seconds', 0):.3g} s"]
+        for name in self.spectra:
+            found = self.spectrum(name)
+            top = ", ".join(f"{value:.3g}" for value in found.eigenvalues[:3])
+            lines.append(
+                f"  {name}: P = {found.dim}, {int(found.converged.sum())} of {len(found.converged)} leading "
+                f"eigenvalues converged{f': {top}, ...' if top else ''}"
+            )
+        if not self.spectra:
+            lines += [f"  {name} {list(values.shape)}" for name, values in self.arrays.items()][:12]
+        return "\n".join(lines)
 
     def plot(self, figure: str | int | None = None) -> Figure:
         """Drawn as a figure of the paper by its number; by default the first there is, or all spectra of Hess, G and E.
@@ -78,15 +117,23 @@ class Measured(Result):
             raise ValueError(f"figure {chosen.number} needs {error}, which was not measured") from error
 
     def save(self, path: str | Path) -> None:
-        """Write arrays and provenance as one npz file; `repro.storage.results.load_result` reads it."""
-        save_result(Path(path), self.arrays, self.provenance)
+        """Write arrays and provenance as one npz file, which `repro.load` makes this object of again."""
+        cell = {"cell": list(self.cell)} if self.cell else {}
+        save_result(Path(path), self.arrays, self.provenance | cell)
 
-    def _known(self, spectrum: str) -> str:
-        if spectrum not in self.spectra:
-            raise ValueError(
-                f"{self.name} holds no spectrum {spectrum!r}; it holds {', '.join(self.spectra) or 'none'}"
-            )
-        return spectrum
+
+def load(path: str | Path) -> Measured:
+    """A saved measurement, the library's or the pipeline's: with .plot, .outliers, .density and .frame.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds no measurement.
+    """
+    found = load_result(Path(path), None)
+    if "name" not in found.provenance.get("measurement", {}):
+        raise ValueError(f"{path} holds no measurement; a file that `save` or the pipeline wrote is needed")
+    cell = found.provenance.get("cell")
+    return Measured(Cell(*cell) if cell else None, found.arrays, found.provenance)
 
 
 def spectrum(model: nn.Module, data: Data, test: Data | None = None, **settings: Any) -> Measured:

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from oracles import dense_gauss_newton, dense_hessian
@@ -52,9 +53,25 @@ def test_five_lines(problem, tmp_path):
     assert np.trapezoid(curve.density, curve.x) == pytest.approx(1 - converged.sum() / len(exact), abs=0.02)
     assert len(found.plot().axes) == 3  # Hess, G, E
     found.save(tmp_path / "found.npz")
-    read = load_result(tmp_path / "found.npz", None)
-    np.testing.assert_array_equal(read.arrays["train_hessian_nodes"], found.arrays["train_hessian_nodes"])
-    assert read.provenance["measurement"]["steps"] == 12
+    read = repro.load(tmp_path / "found.npz")
+    assert (read.cell, read.provenance["measurement"]["steps"]) == (found.cell, 12)
+    pd.testing.assert_frame_equal(read.frame(), found.frame())
+    assert list(read.frame()["spectrum"].unique()) == found.spectra
+    assert len(read.plot().axes) == 3
+    assert repr(read) == repr(found)
+    assert "train_hessian: P = 63," in repr(found)
+
+
+def test_a_file_of_something_else_is_no_measurement(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.zeros(3))
+    for name, error in (("mine.npz", ValueError), ("absent.npz", FileNotFoundError)):
+        with pytest.raises(error, match=name):
+            repro.load(tmp_path / name)
+
+
+def test_what_the_package_offers():
+    assert {"spectrum", "load", "Network", "__version__"} <= set(dir(repro))
+    assert all(getattr(repro, name) is not None for name in dir(repro))
 
 
 def test_knockouts_and_operators(problem):

@@ -40,5 +40,5 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """
     hessian = Hessian(network.model, network.batches(), memory_budget=int(settings.graph_bytes))
     found = settings.estimate(hessian, outliers=settings.outliers, classes=network.classes)
-    nodes, weights = quadrature(hessian, found.nodes.shape[1], settings.probes, settings.seed)
+    nodes, weights = quadrature(hessian, found.steps, settings.probes, settings.seed)
     return {"plain_nodes": nodes, "plain_weights": weights} | found.arrays("deflated")

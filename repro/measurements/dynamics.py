@@ -10,6 +10,7 @@ import numpy as np
 from repro.curvature.cross_class import SPANNED_PARTS, class_structure
 from repro.curvature.gauss_newton import GaussNewton
 from repro.measurements.settings import LanczosSettings, check_count
+from repro.spectra.record import Spectrum, stack
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -41,29 +42,32 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         epochs [T]: the epochs they were taken after; 0 is the initialisation.
         loss [T]: mean cross-entropy on the training set, in eval mode.
         class_part [T, C], cross_part [T, C (C − 2)], same_part [T, C]: exact eigenvalues of the parts, descending.
-        <s>_nodes, <s>_weights [T, probes, M], for <s> = gauss_newton and within: quadrature of their spectra.
-        gauss_newton_eigenvalues, _residuals, _converged [T, C]: the largest eigenvalues of G.
+        <s>_nodes, <s>_weights [T, probes, M], <s>_dim, for <s> = gauss_newton and within: quadrature of their spectra.
+        <s>_eigenvalues, _residuals, _converged [T, k]: the largest eigenvalues, k = C of G and none of G_within.
         own_share [T, C]: mean probability of the own class, w_{c,c} / Σ_{c'} w_{c,c'}.
-        gauss_newton_dim: P.
 
     Where a Lanczos run ends early (a matrix that underflows, say) rows are filled up with zeros, not converged.
     """
     network.check_every_class()
     chosen, C = spread_epochs(network, settings.epochs), network.classes
     rows: list[dict[str, np.ndarray]] = []
+    spectra: dict[str, list[Spectrum]] = {"gauss_newton": [], "within": []}
     for epoch in chosen:
         model, data = network.at_epoch(epoch), network.batches()
         G = GaussNewton(model, data, memory_budget=int(settings.graph_bytes))
         structure = class_structure(model, data)
-        row = settings.estimate(G, outliers=None, classes=C).arrays("gauss_newton")
-        within = settings.estimate(structure.within_part(G), outliers=0, classes=C)
-        row |= {"within_nodes": within.nodes, "within_weights": within.weights, "loss": np.array(G.loss)}
+        spectra["gauss_newton"].append(settings.estimate(G, outliers=None, classes=C))
+        spectra["within"].append(settings.estimate(structure.within_part(G), outliers=0, classes=C))
         gram = structure.gram()
-        row |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
+        row = {"loss": np.array(G.loss)} | {
+            f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS
+        }
         row["own_share"] = (gram.weights.diagonal() / gram.weights.sum(dim=1)).cpu().numpy()
         rows.append(row)
     arrays = {name: stacked([row[name] for row in rows]) for name in rows[0]}
-    return arrays | {"epochs": np.array(chosen), "gauss_newton_dim": arrays["gauss_newton_dim"][0]}
+    for name, found in spectra.items():
+        arrays |= stack(found, name)
+    return arrays | {"epochs": np.array(chosen)}
 
 
 def spread_epochs(network: Network, count: int | None) -> list[int]:

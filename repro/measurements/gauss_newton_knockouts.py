@@ -12,6 +12,7 @@ from repro.curvature.cross_class import SPANNED_PARTS, ClassStructure, Knockout,
 from repro.curvature.gauss_newton import GaussNewton
 from repro.linalg.operator import LowRank
 from repro.measurements.settings import LanczosSettings, check_choice, check_count
+from repro.spectra.record import Spectrum
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -44,7 +45,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
 
     Returns, with <s> one of full, class, cross, within, same (what was knocked out; full: nothing):
         <s>_nodes, <s>_weights [probes, M]: eigenvalues of the mean loss, and their share of all P eigenvalues.
-        <s>_eigenvalues, <s>_residuals, <s>_converged [k], <s>_dim: see `repro.linalg.spectrum.Spectrum.arrays`.
+        <s>_eigenvalues, <s>_residuals, <s>_converged [k], <s>_dim: see `repro.spectra.record.Spectrum`.
         class_part [C], cross_part [C (C − 2)], same_part [C]: the exact eigenvalues of those parts, descending.
         mass [C, C]: the weights w_{c,c'}, which sum to one.
     """
@@ -58,14 +59,14 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         rest = structure.knockout(G, part, how=settings.knockout)  # type: ignore[arg-type]
         arrays |= settings.estimate(rest, outliers=settings.outliers, classes=C).arrays(part)
     k = C if settings.outliers is None else settings.outliers
-    arrays |= _without_within(structure, k, full.nodes.shape[1])
+    arrays |= _without_within(structure, k, full.steps).arrays("within")
     gram = structure.gram()
     for part in SPANNED_PARTS:
         arrays[f"{part}_part"] = gram.eigenvalues(part).cpu().numpy()
     return arrays | {"mass": gram.weights.cpu().numpy()}
 
 
-def _without_within(structure: ClassStructure, k: int, steps: int) -> dict[str, np.ndarray]:
+def _without_within(structure: ClassStructure, k: int, steps: int) -> Spectrum:
     """The exact spectrum of G − G_within: C (C − 1) eigenvalues of mass 1/P, all others zero.
 
     Padded to `steps` nodes: the smoothing when drawing depends on their number, and be that of the others.
@@ -74,14 +75,5 @@ def _without_within(structure: ClassStructure, k: int, steps: int) -> dict[str, 
     columns = torch.cat([part.U * part.weights.sqrt() for part in low_rank], dim=1)  # [P, K]
     P, C = len(columns), len(structure.weights)
     rank = min(C * (C - 1), P - 1)
-    found = torch.linalg.eigvalsh((columns.T @ columns).double()).flip(0)[:rank].clamp(min=0).cpu().numpy()
-    nodes, weights = np.zeros((1, max(steps, rank + 1))), np.zeros((1, max(steps, rank + 1)))
-    nodes[0, :rank], weights[0, :rank], weights[0, rank] = found, 1 / P, 1 - rank / P
-    return {
-        "within_nodes": nodes,
-        "within_weights": weights,
-        "within_eigenvalues": found[:k],
-        "within_residuals": np.zeros(min(k, rank)),
-        "within_converged": np.ones(min(k, rank), dtype=bool),
-        "within_dim": np.array(P),
-    }
+    found = torch.linalg.eigvalsh((columns.T @ columns).double()).flip(0)[:rank].clamp(min=0)
+    return Spectrum.exact(found.cpu().numpy(), k=k, dim=P, length=steps)

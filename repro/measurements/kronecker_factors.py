@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from repro.curvature.moments import Sharing
 from repro.linalg.operator import LinearOperator
 from repro.measurements.settings import LanczosSettings, check_choice, check_count
 from repro.spectra.broadening import wasserstein
+from repro.spectra.record import Spectrum
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -59,19 +60,6 @@ class Settings(LanczosSettings):
         check_count("outliers", self.outliers, least=1)
 
 
-class Estimate(NamedTuple):
-    """A spectrum as a measurement stores it, and its leading eigenvalues."""
-
-    nodes: np.ndarray  # [probes, M]
-    weights: np.ndarray  # [probes, M]
-    top: np.ndarray  # [k] descending; NaN where Lanczos found fewer
-    dim: int
-
-    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        found = {"nodes": self.nodes, "weights": self.weights, "eigenvalues": self.top, "dim": np.array(self.dim)}
-        return {f"{prefix}_{name}": values for name, values in found.items()}
-
-
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """Spectra of the exact G^l of each layer and of its three Kronecker approximations, and how far these are off.
 
@@ -80,7 +68,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
 
     Returns arrays over the layers, and <a> one of exact (G^l), kfac, cfac, ekfac for each measured layer l:
         layers [L], positions [L]: names, and their l in the order of execution.
-        layer<l>_<a>_nodes, layer<l>_<a>_weights, layer<l>_<a>_dim; layer<l>_<a>_eigenvalues [k] descending.
+        layer<l>_<a>_nodes, _weights, _eigenvalues, ...: see `repro.spectra.record.Spectrum`.
         layer<l>_errors [O], layer<l>_features [D]: eigenvalues of Delta and H; their products times T are KFAC's.
         wasserstein [L, 3]: of the log spectra of kfac, cfac, ekfac to that of G^l; the logarithm of a mean factor.
         resolution [L]: the same distance between KFAC's eigenvalues and Lanczos on KFAC: how much Lanczos blurs.
@@ -117,16 +105,16 @@ def measure_layer(
     factors = kronecker_factors(samples, sharing=settings.sharing)  # type: ignore[arg-type]
     known = {"kfac": kfac_eigenvalues(factors), "ekfac": ekfac_eigenvalues(samples, factors)}
     matrices = {"exact": G, "cfac": cfac(factors.to(G.dtype)), **{name: Diagonal(known[name]) for name in known}}
-    found = {name: estimate(A, classes, settings) for name, A in matrices.items()}
-    found |= {name: found[name]._replace(top=values[:k].cpu().numpy()) for name, values in known.items()}
+    found = {name: estimate(A, k, classes, settings) for name, A in matrices.items()}
+    found |= {name: found[name].named(values[:k].cpu().numpy()) for name, values in known.items()}
     spectra: dict[str, np.ndarray] = {}
     for name, of_matrix in found.items():
         spectra |= of_matrix.arrays(name)
     for name, factor in zip(("errors", "features"), factors.average()):
         spectra[name] = torch.linalg.eigvalsh(factor).flip(0).cpu().numpy()
-    blur = distance(found["kfac"], exactly(known["kfac"], k), settings.epsilon * found["exact"].top[0])
+    blur = distance(found["kfac"], exactly(known["kfac"], k), settings.epsilon * found["exact"].eigenvalues[0])
     cosines = class_mean_cosines(samples).cpu().numpy()
-    return spectra, compare(found, settings.epsilon) | {"resolution": np.array(blur), "class_cosines": cosines}
+    return spectra, compare(found, k, settings.epsilon) | {"resolution": np.array(blur), "class_cosines": cosines}
 
 
 def layer_matrix(
@@ -143,36 +131,34 @@ def layer_matrix(
     return stream, GaussNewton(model, data, parameters=own, memory_budget=int(settings.graph_bytes))
 
 
-def estimate(A: LinearOperator, classes: int, settings: Settings) -> Estimate:
+def estimate(A: LinearOperator, k: int, classes: int, settings: Settings) -> Spectrum:
     """The spectrum of A: all eigenvalues of a small matrix, Lanczos quadrature of a large one."""
-    k = classes if settings.outliers is None else settings.outliers
-    if A.dim <= settings.exact_limit:
-        eye = torch.eye(A.dim, dtype=A.dtype, device=A.device)
-        dense = torch.cat([A @ columns for columns in eye.split(32, dim=1)], dim=1).double()
-        return exactly(torch.linalg.eigvalsh((dense + dense.T) / 2).flip(0), k)
-    found = settings.estimate(A, outliers=k, classes=classes)
-    top = np.full(k, np.nan)  # a Krylov space of low dimension has fewer
-    top[: len(found.outliers.eigenvalues)] = found.outliers.eigenvalues.double().cpu().numpy()
-    return Estimate(found.nodes, found.weights, top, A.dim)
+    if A.dim > settings.exact_limit:
+        return settings.estimate(A, outliers=k, classes=classes)
+    eye = torch.eye(A.dim, dtype=A.dtype, device=A.device)
+    dense = torch.cat([A @ columns for columns in eye.split(32, dim=1)], dim=1).double()
+    return exactly(torch.linalg.eigvalsh((dense + dense.T) / 2), k)
 
 
-def exactly(eigenvalues: Tensor, k: int) -> Estimate:  # [P] descending
-    """All eigenvalues as nodes of equal weight."""
-    values = eigenvalues.double().cpu().numpy()
-    return Estimate(values[None], np.full((1, len(values)), 1 / len(values)), values[:k], len(values))
+def exactly(eigenvalues: Tensor, k: int) -> Spectrum:  # [P]
+    """The spectrum of a matrix of which all eigenvalues are known."""
+    return Spectrum.exact(eigenvalues.double().cpu().numpy(), k=k)
 
 
-def distance(a: Estimate, b: Estimate, floor: float) -> float:
+def distance(a: Spectrum, b: Spectrum, floor: float) -> float:
     """Wasserstein distance of two spectra on the axis ln(λ + floor)."""
     return wasserstein(a.nodes, a.weights, b.nodes, b.weights, epsilon=floor)
 
 
-def compare(found: dict[str, Estimate], epsilon: float) -> dict[str, np.ndarray]:
-    """How far the approximations' spectra are from that of G^l."""
+def compare(found: dict[str, Spectrum], k: int, epsilon: float) -> dict[str, np.ndarray]:
+    """How far the approximations' spectra, and their k leading eigenvalues, are from those of G^l."""
     exact = found["exact"]
-    floor = epsilon * float(exact.top[0])
-    present = np.where(exact.top > 0, exact.top, np.nan)
+    floor = epsilon * float(exact.eigenvalues[0])
+    top = {name: np.full(k, np.nan) for name in found}  # a layer smaller than k has fewer
+    for name, spectrum in found.items():
+        top[name][: len(spectrum.eigenvalues)] = spectrum.eigenvalues
+    present = np.where(top["exact"] > 0, top["exact"], np.nan)
     return {
         "wasserstein": np.array([distance(exact, found[name], floor) for name in APPROXIMATIONS]),
-        "top_errors": np.stack([found[name].top / present - 1 for name in APPROXIMATIONS]),
+        "top_errors": np.stack([top[name] / present - 1 for name in APPROXIMATIONS]),
     }

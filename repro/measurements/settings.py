@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar, get_args
 
 from repro.linalg.operator import LinearOperator
-from repro.linalg.spectrum import Spectrum, spectrum
+from repro.linalg.spectrum import LanczosSpectrum, spectrum
 
 S = TypeVar("S")
 
@@ -57,7 +57,7 @@ class LanczosSettings:
 
     usual_steps: ClassVar[int] = 128  # likely the paper's M for linear spectra
 
-    def estimate(self, A: LinearOperator, *, outliers: int | None, classes: int) -> Spectrum:
+    def estimate(self, A: LinearOperator, *, outliers: int | None, classes: int) -> LanczosSpectrum:
         """The spectrum of A with its `outliers` leading eigenpairs (None: one for each class)."""
         return spectrum(
             A,
