@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from repro.storage.results import Cell, load_provenance, load_result, result_path, save_result
+from repro.storage.results import Cell, Result, load_provenance, load_result, result_path, save_result
 
 CELL = Cell("mnist", "vgg11", 136)
 
@@ -51,3 +51,10 @@ def test_pickled_objects_are_refused(tmp_path):
 def test_paths(tmp_path):
     assert result_path(tmp_path, "m", CELL) == tmp_path / "results/mnist/vgg11/n136/m.npz"
     assert result_path(tmp_path, "m", None) == tmp_path / "results/m.npz"
+
+
+def test_titles_are_for_people_and_fall_back_on_names():
+    titles = {"data_title": "Fashion-MNIST", "model_title": "VGG11 (narrow)"}
+    assert Result(Cell("fm", "vgg11", 51), {}, titles).title == "Fashion-MNIST, VGG11 (narrow), 51 per class"
+    assert Result(Cell("mine", "net", 5, 2), {}, {}).title == "mine, net, 5 per class, seed 2"
+    assert Result(None, {}, {}).title == "no network"
