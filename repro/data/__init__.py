@@ -3,5 +3,4 @@
 from repro.data.datasets import Split, load
 from repro.data.description import DataSet
 
-
 __all__ = ["DataSet", "Split", "load"]

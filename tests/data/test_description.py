@@ -48,7 +48,7 @@ def test_constants_are_the_papers(name, mean, std):
 
 
 def test_constants_for_other_channels_are_refused():
-    with pytest.raises(ValueError, match="mnist: mean .* must have 1 values each"):
+    with pytest.raises(ValueError, match=r"mnist: mean .* must have 1 values each"):
         described("mnist", mean=[0.5, 0.5, 0.5])
 
 

@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-from torch import nn
-
 from networks import NAMES, build
+from torch import nn
 
 
 def layers(name, kind):

@@ -4,10 +4,9 @@ import itertools
 
 import pytest
 import torch
+from networks import NAMES, TINY, build
 from torch import nn
 from torch.func import functional_call, grad, jvp, linearize, stack_module_state, vmap
-
-from networks import NAMES, TINY, build
 
 
 @pytest.fixture(params=NAMES)
