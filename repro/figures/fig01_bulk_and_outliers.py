@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from repro.figures.panels import log_limits, log_spectrum_panel
 from repro.figures.results import Results
-from repro.figures.style import COLORS, PAGE, cell_title, subplots
+from repro.figures.style import COLORS, PAGE, subplots
 from repro.spectra.broadening import EPSILON, LOG_KAPPA
 from repro.spectra.record import Spectrum
 from repro.storage.results import Result
@@ -42,7 +42,7 @@ def _panel(ax: Axes, result: Result) -> None:
     ax.set_ylim(low / 10**2.4, high)
     _ranges(ax, G, {"outliers": C, "mini-bulk": C * (C - 1)})
     if result.cell is not None:
-        ax.set_title(cell_title(result.cell), loc="left")
+        ax.set_title(result.title, loc="left")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from repro.figures.panels import spectrum_panel
 from repro.figures.results import Results
-from repro.figures.style import COLORS, data_name, label_panels, model_name, subplots
+from repro.figures.style import COLORS, label_panels, subplots
 from repro.spectra.broadening import KAPPA
 from repro.spectra.record import Spectrum
 from repro.storage.results import Result
@@ -67,7 +67,7 @@ def spectrum_title(name: str) -> str:
 
 def _cell_title(result: Result) -> str:
     assert result.cell is not None
-    return f"{data_name(result.cell.data)}\n{model_name(result.cell.model)}, n = {result.cell.n_per_class}"
+    return f"{result.data_title}\n{result.model_title}, n = {result.cell.n_per_class}"
 
 
 def caption(results: Results) -> str:

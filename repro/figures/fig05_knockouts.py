@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from repro.figures.panels import log_limits, log_spectrum_panel
 from repro.figures.results import Results
-from repro.figures.style import COLORS, PAGE, cell_title, label_panels, subplots
+from repro.figures.style import COLORS, PAGE, label_panels, subplots
 from repro.spectra.broadening import EPSILON, LOG_KAPPA, Curve
 from repro.spectra.record import Spectrum
 from repro.storage.results import Result
@@ -57,7 +57,7 @@ def _mark(ax: Axes, curve: Curve, eigenvalues: np.ndarray, color: str) -> None: 
 
 def _title(result: Result) -> str:
     assert result.cell is not None
-    return cell_title(result.cell)
+    return result.title
 
 
 def caption(results: Results) -> str:

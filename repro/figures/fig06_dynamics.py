@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from repro.figures.panels import log_limits, log_spectrum_panel
 from repro.figures.results import Results
-from repro.figures.style import COLORS, PAGE, data_name, label_panels, model_name, subplots
+from repro.figures.style import COLORS, PAGE, label_panels, subplots
 from repro.spectra.broadening import EPSILON, LOG_KAPPA
 from repro.spectra.record import Spectrum
 from repro.storage.results import Result
@@ -54,14 +54,13 @@ def draw(results: Results) -> Figure:
 
 
 def _series(found: list[Result]) -> list[Series]:
-    groups: dict[tuple[str, str], list[Result]] = {}
+    groups: dict[str, list[Result]] = {}
     for result in found:
-        assert result.cell is not None
-        groups.setdefault(result.cell[:2], []).append(result)
+        groups.setdefault(f"{result.data_title}, {result.model_title}", []).append(result)
     rows: list[Series] = []
-    for (data, model), members in groups.items():
+    for title, members in groups.items():
         members = sorted(members, key=lambda result: result.cell.n_per_class if result.cell else 0)
-        title, largest = f"{data_name(data)}, {model_name(model)}", members[-1]
+        largest = members[-1]
         epochs = [_snapshot(largest, i, int(epoch)) for i, epoch in enumerate(largest.arrays["epochs"])]
         assert largest.cell is not None
         rows.append(Series(f"{title}, n = {largest.cell.n_per_class}", "epoch", epochs))

@@ -44,6 +44,24 @@ class Result(NamedTuple):
     arrays: dict[str, np.ndarray]
     provenance: dict[str, Any]
 
+    @property
+    def data_title(self) -> str:
+        """The data set's name for people: Fashion-MNIST (subset)."""
+        return self.provenance.get("data_title", self.cell.data if self.cell else "")
+
+    @property
+    def model_title(self) -> str:
+        """The network's name for people, with its width where it is not the paper's: VGG11 (width 0.125)."""
+        return self.provenance.get("model_title", self.cell.model if self.cell else "")
+
+    @property
+    def title(self) -> str:
+        """Fashion-MNIST (subset), VGG11 (width 0.125), 136 per class; a seed is named where it is not 0."""
+        if self.cell is None:
+            return "no network"
+        seed = f", seed {self.cell.seed}" if self.cell.seed else ""
+        return f"{self.data_title}, {self.model_title}, {self.cell.n_per_class} per class{seed}"
+
 
 def result_path(root: Path, measurement: str, cell: Cell | None) -> Path:
     """Where the result of `measurement` lies below an experiment's folder `root`."""

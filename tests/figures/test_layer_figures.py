@@ -20,6 +20,10 @@ MEASURED = {"7": "layer_features", "8": "layer_features", "9": "layer_errors", "
             "11": "kronecker_factors", "12": "kronecker_factors", "13": "weights"}  # fmt: skip
 
 
+def titles(cell):
+    return {"data_title": cell.data.upper(), "model_title": cell.model.upper()} if cell else {}
+
+
 @pytest.fixture(scope="module")
 def measured():
     """Each measurement on an untrained network of six layers."""
@@ -40,7 +44,7 @@ def measured():
     }
     cells = {name: [None] if name == "logistic_regression" else CELLS for name in found}
     return {
-        name: [Result(cell, arrays, {"measurement": used, "epochs": [0, 40]}) for cell in cells[name]]
+        name: [Result(cell, arrays, {"measurement": used, "epochs": [0, 40], **titles(cell)}) for cell in cells[name]]
         for name, (arrays, used) in found.items()
     }
 

@@ -47,7 +47,7 @@ def test_verdict(monkeypatch, values, relation, expected):
 
 def test_failing_cells_are_named(monkeypatch):
     row = verdict(monkeypatch, claim(), stored([0.1, 0.9]))
-    assert row["does not hold on"] == "MNIST, MLP, 1 per class"
+    assert row["does not hold on"] == "mnist, mlp, 1 per class"
     assert row["found"] == "0.5 (0.1 to 0.9 on 2 cells)"
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from repro.storage.results import Cell, load_provenance, load_result, result_path, save_result
+from repro.storage.results import Cell, Result, load_provenance, load_result, result_path, save_result
 
 CELL = Cell("mnist", "vgg11", 136)
 
@@ -66,3 +66,10 @@ def test_a_cell_is_read_off_its_path(cell):
 )
 def test_other_paths_are_no_cells(path):
     assert Cell.from_path(Path(path)) is None
+
+
+def test_titles_are_for_people_and_fall_back_on_names():
+    titles = {"data_title": "Fashion-MNIST", "model_title": "VGG11 (narrow)"}
+    assert Result(Cell("fm", "vgg11", 51), {}, titles).title == "Fashion-MNIST, VGG11 (narrow), 51 per class"
+    assert Result(Cell("mine", "net", 5, 2), {}, {}).title == "mine, net, 5 per class, seed 2"
+    assert Result(None, {}, {}).title == "no network"
