@@ -49,7 +49,9 @@ class DataSet:
             ValueError: it cannot be imported.
         """
         try:
-            return pkgutil.resolve_name(self.reader)
+            if not callable(reader := pkgutil.resolve_name(self.reader)):
+                raise ValueError("it is no function")
+            return reader
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"data set {self.name!r}: its reader {self.reader!r} cannot be imported: {error}; a reader is "

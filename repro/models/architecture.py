@@ -68,7 +68,9 @@ class Architecture:
             ValueError: it cannot be imported.
         """
         try:
-            return pkgutil.resolve_name(self.builder)
+            if not callable(builder := pkgutil.resolve_name(self.builder)):
+                raise ValueError("it is no function")
+            return builder
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"network {self.name!r}: {self.builder!r} cannot be imported: {error}; a builder is module:function, "

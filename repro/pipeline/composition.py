@@ -217,8 +217,7 @@ def _sentence(error: Exception) -> str:
     if cause.full_key == "measurement":
         return "configuration: measurement is a name; settings are measurements.<measurement>.<setting>=..."
     if "is not a subclass of Shown" in str(cause):
-        file = "conf/experiment/<name>.yaml"
-        return f"configuration: a figure that the experiment does not draw is added in its file, {file}"
+        return "configuration: figures that the experiment lacks are added in its file, conf/experiment/<name>.yaml"
     return f"configuration: {str(cause).splitlines()[0]} (key {cause.full_key}){where}"
 
 

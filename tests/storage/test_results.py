@@ -1,5 +1,7 @@
 """Measurement results survive the way to disk and back, and damage is named."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -51,6 +53,19 @@ def test_pickled_objects_are_refused(tmp_path):
 def test_paths(tmp_path):
     assert result_path(tmp_path, "m", CELL) == tmp_path / "results/mnist/vgg11/n136/m.npz"
     assert result_path(tmp_path, "m", None) == tmp_path / "results/m.npz"
+    assert result_path(tmp_path, "m", CELL._replace(seed=2)) == tmp_path / "results/mnist/vgg11/n136/seed2/m.npz"
+
+
+@pytest.mark.parametrize("cell", [CELL, CELL._replace(seed=3), Cell("own data", "m.f", 1)])
+def test_a_cell_is_read_off_its_path(cell):
+    assert Cell.from_path(Path(str(cell))) == cell
+
+
+@pytest.mark.parametrize(
+    "path", [".", "mnist/vgg11", "mnist/vgg11/136", "mnist/vgg11/n1/seedx", "a/mnist/vgg11/n1/seed1"]
+)
+def test_other_paths_are_no_cells(path):
+    assert Cell.from_path(Path(path)) is None
 
 
 def test_titles_are_for_people_and_fall_back_on_names():
