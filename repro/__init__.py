@@ -1,14 +1,16 @@
 """Spectra of deep classifiers and the class/cross-class structure behind them (Papyan, JMLR 2020).
 
-For a network of your own: spectrum, knockouts, class_structure, measure, Network (see `repro.api`).
+For a network of your own: spectrum, knockouts, class_structure, measure, Network, and load for what was saved
+(see `repro.api`).
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from repro.api import Measured, Network, class_structure, knockouts, measure, spectrum
+    from repro.api import Measured, class_structure, knockouts, load, measure, spectrum
+    from repro.network import Network
 
-__all__ = ["Measured", "Network", "class_structure", "knockouts", "measure", "spectrum"]
+__all__ = ["Measured", "Network", "class_structure", "knockouts", "load", "measure", "spectrum"]
 
 
 def __getattr__(name: str) -> Any:  # loads torch when one of these is used, not on `import repro`
@@ -16,4 +18,12 @@ def __getattr__(name: str) -> Any:  # loads torch when one of these is used, not
         from repro import api
 
         return getattr(api, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("repro")
     raise AttributeError(f"module 'repro' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

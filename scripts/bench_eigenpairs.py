@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import scipy
 import torch
+from repro.trained import TrainedRun, build, device_of, load_split
 from scipy.sparse import linalg as sparse
 from torch import Tensor, nn
 
@@ -31,7 +32,6 @@ from repro.linalg.subspace import subspace_iteration
 from repro.pipeline.experiment import Experiment
 from repro.pipeline.grid import learning_rate
 from repro.storage.provenance import provenance
-from repro.trained import TrainedRun, build, device_of, load_split
 from repro.training import Recipe, train_block
 
 TOLERANCE = 1e-3

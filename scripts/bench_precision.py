@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 import torch
+from repro.trained import build, device_of, load_split
 
 from repro.pipeline.experiment import Experiment
 from repro.pipeline.grid import learning_rate
-from repro.trained import build, device_of, load_split
 from repro.training import Recipe, train_block
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [  # engine, changes of the recipe

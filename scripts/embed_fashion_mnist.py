@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repro.data.sources import EMBEDDED, read_mnist
+from repro.data.sources import EMBEDDED, read_fashion_mnist
 from repro.data.subsets import choose_per_class
 from repro.storage.files import write_atomically
 
@@ -35,7 +35,7 @@ def embedded_indices(labels: np.ndarray, count: int) -> np.ndarray:  # [N] -> [c
 def main(root: Path) -> None:
     arrays = {}
     for part, count in PER_CLASS.items():
-        images, labels = read_mnist("FashionMNIST", root, train=part == "train", download=False)
+        images, labels = read_fashion_mnist(root, train=part == "train", download=False)
         chosen = embedded_indices(labels, count)
         arrays |= {f"{part}_images": images[chosen, 0], f"{part}_labels": labels[chosen].astype(np.uint8)}
 

@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from repro.pipeline.experiment import Experiment
 from repro.pipeline.launch.local import Workers
-from repro.pipeline.tasks import COMPUTED, Task, finished, run, unfinished
+from repro.pipeline.tasks import COMPUTED, Stages, Task, finished, run, unfinished
 from repro.storage.files import check_folder
+from repro.storage.layout import check_folder_is, claim_folder
 
-Stages = Mapping[str, Sequence[Task]]
 ON_SLURM = ("wait", "logs", "retry", "cancel")
 COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", *ON_SLURM)
 
@@ -51,12 +50,13 @@ def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
     figure = name.removeprefix("fig") if name.startswith("fig") and name != "figures" else None
     if figure is None and name not in COMMANDS:
         raise ValueError(f"unknown command {name!r}; there are {', '.join(COMMANDS)} and fig<number>")
+    check_folder_is(experiment.root, experiment.experiment)
     stages = experiment.stages(None if figure is None else [figure])
     if name == "plan":
-        show_plan(stages, experiment.launch)
+        show_plan(stages, experiment)
         return
     wanted = {s: tasks for s, tasks in stages.items() if name in ("all", "retry", s) or figure is not None}
-    if experiment.launch["kind"] == "slurm":
+    if experiment.launch.kind == "slurm":
         on_slurm(name, stages, wanted, experiment, dry_run)
     elif name in ON_SLURM or dry_run:
         raise ValueError(f"{'--dry-run' if dry_run else name} is about jobs on a cluster; add launch=slurm")
@@ -64,7 +64,8 @@ def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
         show_status(stages)
     else:
         check_folder(experiment.root)
-        with Workers(experiment.launch["workers"]) as workers:
+        claim_folder(experiment.root, experiment.experiment)
+        with Workers(experiment.launch.workers, experiment.config.device) as workers:
             for stage, tasks in wanted.items():
                 run_stage(stage, tasks, workers)
         for made in (experiment.root / "figures", experiment.root / "report" / "index.html"):
@@ -88,6 +89,7 @@ def on_slurm(name: str, stages: Stages, wanted: Stages, experiment: Experiment, 
     elif dry_run:
         print("\n".join(slurm.dry_run(wanted, root, launch)))
     else:
+        claim_folder(root, experiment.experiment)
         print("\n".join(slurm.submit(wanted, root, launch)) or "nothing to do")
         print("submitted; follow with `make status LAUNCH=slurm` or `make wait`, stop with `make cancel`")
 
@@ -106,7 +108,7 @@ def wait(stages: Stages, root: Path) -> None:
         sys.exit("error: no jobs are left, but not all is done; see `make status LAUNCH=slurm`, then `make retry`")
 
 
-def run_stage(stage: str, tasks: list[Task], workers: Workers) -> None:
+def run_stage(stage: str, tasks: Sequence[Task], workers: Workers) -> None:
     """Run what is not finished of one stage."""
     if stage in COMPUTED:
         workers.run(unfinished(tasks))
@@ -117,30 +119,29 @@ def run_stage(stage: str, tasks: list[Task], workers: Workers) -> None:
             print(f"{stage}: {len(tasks)} tasks done", flush=True)
 
 
-def show_status(stages: dict[str, list[Task]]) -> None:
-    """A line a stage: tasks finished and to do."""
+def show_status(stages: Stages) -> None:
+    """One line per stage: tasks finished and to do."""
     for stage in COMPUTED:
         print(f"{stage:8} {sum(map(finished, stages[stage])):6} of {len(stages[stage])} tasks finished")
 
 
-def show_plan(stages: dict[str, list[Task]], launch: Mapping[str, Any]) -> None:
+def show_plan(stages: Stages, experiment: Experiment) -> None:
     """Jobs, trainings, hours and disk of what is still to do, predicted from a calibration on this device."""
-    from repro.pipeline.plan import (  # imports torch, which the other commands do without
-        STARTUP_SECONDS,
-        beyond_limit,
-        plan,
-    )
+    from repro.pipeline.plan import STARTUP_SECONDS, beyond_limit, plan, small_last_batches
 
     show_status(stages)
     print("timing each network on this device ...", flush=True)
-    on_cluster = launch["kind"] == "slurm"
-    ahead, deviation = plan(stages["sweep"], stages["retrain"], job_startup=STARTUP_SECONDS if on_cluster else 0.0)
-    print(f"to do    {ahead.jobs} jobs, {ahead.trainings} trainings (measurements not counted)")
-    print(f"time     {ahead.hours:.2f} device hours, longest job {ahead.longest_job_hours:.2f} h")
+    on_cluster = experiment.launch.kind == "slurm"
+    ahead = plan(stages, job_startup=STARTUP_SECONDS if on_cluster else 0.0)
+    print(f"to do    {ahead.jobs} jobs, {ahead.trainings} trainings")
+    print(f"time     {ahead.hours:.2f} device hours, of which measurements {ahead.measuring_hours:.2f} (roughly)")
+    print(f"longest  training job {ahead.longest_job_hours:.2f} h")
     print(f"disk     {ahead.disk_bytes / 1e9:.2f} GB")
-    if on_cluster and (advice := beyond_limit(ahead, launch)):
+    if on_cluster and (advice := beyond_limit(ahead, experiment.launch)):
         print(f"caution  jobs would meet their time limit and be requeued; {advice}")
-    for network, ratio in deviation.items():
+    for line in small_last_batches(experiment.cells()):
+        print(f"caution  {line}, whose statistics batch norm keeps; see training.last_batch")
+    for network, ratio in ahead.deviations.items():
         print(f"check    {network}: predicted {ratio:+.0%} against the finished runs' own time")
 
 

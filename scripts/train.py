@@ -12,16 +12,18 @@ import hydra
 from omegaconf import DictConfig
 
 from repro.pipeline import tasks
+from repro.pipeline.composition import claimed_config, own_weights, run_application
 from repro.pipeline.experiment import sweep_task
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     try:
-        tasks.run(sweep_task(cfg))
+        tasks.run(sweep_task(claimed_config(cfg)))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.argv[1:] = own_weights(sys.argv[1:])
+    run_application(main)

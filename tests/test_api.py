@@ -1,11 +1,12 @@
 """A network of one's own: the library API, as a new user would call it."""
 
-import inspect
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from oracles import dense_gauss_newton, dense_hessian
@@ -14,7 +15,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import repro
-from repro import api
 from repro.curvature.gauss_newton import GaussNewton
 from repro.measurements import MEASUREMENTS, find_measurement
 from repro.storage.results import load_result
@@ -23,11 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"steps": 12}
 
 
-def settings_of(name: str) -> list[str]:
-    return list(inspect.signature(find_measurement(name)).parameters)
-
-
-OF_A_NETWORK = [name for name in MEASUREMENTS if "run" in settings_of(name)]
+OF_A_NETWORK = [name for name in MEASUREMENTS if find_measurement(name).of_network]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +53,25 @@ def test_five_lines(problem, tmp_path):
     assert np.trapezoid(curve.density, curve.x) == pytest.approx(1 - converged.sum() / len(exact), abs=0.02)
     assert len(found.plot().axes) == 3  # Hess, G, E
     found.save(tmp_path / "found.npz")
-    read = load_result(tmp_path / "found.npz", None)
-    np.testing.assert_array_equal(read.arrays["train_hessian_nodes"], found.arrays["train_hessian_nodes"])
-    assert read.provenance["measurement"]["steps"] == 12
+    read = repro.load(tmp_path / "found.npz")
+    assert (read.cell, read.provenance["measurement"]["steps"]) == (found.cell, 12)
+    pd.testing.assert_frame_equal(read.frame(), found.frame())
+    assert list(read.frame()["spectrum"].unique()) == found.spectra
+    assert len(read.plot().axes) == 3
+    assert repr(read) == repr(found)
+    assert "train_hessian: P = 63," in repr(found)
+
+
+def test_a_file_of_something_else_is_no_measurement(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.zeros(3))
+    for name, error in (("mine.npz", ValueError), ("absent.npz", FileNotFoundError)):
+        with pytest.raises(error, match=name):
+            repro.load(tmp_path / name)
+
+
+def test_what_the_package_offers():
+    assert {"spectrum", "load", "Network", "__version__"} <= set(dir(repro))
+    assert all(getattr(repro, name) is not None for name in dir(repro))
 
 
 def test_knockouts_and_operators(problem):
@@ -94,18 +106,11 @@ def test_any_form_of_data_gives_the_same_spectrum(problem):
 def test_every_measurement_of_a_network_works_on_ones_own(problem, name):
     model, x, y = problem
     network = repro.Network(model, (x, y), (x[:9], y[:9]), weight_decay=1e-3, checkpoints={0: model, 5: model})
-    settings = {key: value for key, value in SMALL.items() if key in settings_of(name)}
-    found = repro.measure(name, network, **settings)
+    known = {field.name for field in fields(find_measurement(name).settings)}
+    found = repro.measure(name, network, **{key: value for key, value in SMALL.items() if key in known})
     assert found.name == name
     assert found.arrays
     assert all(isinstance(array, np.ndarray | np.generic) for array in found.arrays.values())
-
-
-def test_every_setting_of_every_measurement_of_a_network_has_a_default(problem):
-    model, x, y = problem
-    known = api.defaults(repro.Network(model, (x, y)))
-    for name in OF_A_NETWORK:
-        assert set(settings_of(name)) - {"run"} <= set(known), name
 
 
 def test_figures_by_number(problem):
@@ -125,8 +130,14 @@ def test_figures_by_number(problem):
     [
         (lambda n: repro.measure("hessian_spectrm", n), ValueError, "Did you mean hessian_spectrum"),
         (lambda n: repro.measure("synthetic_spectra", n), ValueError, "measures no network"),
-        (lambda n: repro.measure("hessian_spectrum", n, step=3), TypeError, "no setting step; it has spectra"),
+        (lambda n: repro.measure("hessian_spectrum", n, step=3), TypeError, "no setting 'step': did you mean steps"),
         (lambda n: repro.measure("hessian_spectrum", n, spectra=["test_hessian"]), ValueError, r"pass test=\.\.\."),
+        (
+            lambda n: repro.measure("hessian_spectrum", n, outliers=-2),
+            ValueError,
+            "outliers is -2; it must be at least 0",
+        ),
+        (lambda n: repro.measure("gauss_newton_knockouts", n, knockout="both"), ValueError, "one of 'subtraction', "),
         (lambda n: repro.measure("dynamics", n), ValueError, "no checkpoints"),
         (lambda n: repro.measure("weights", n), ValueError, "without weight decay"),
         (lambda n: repro.measure("layer_features", n).outliers("train"), ValueError, "no spectrum 'train'"),
@@ -142,8 +153,8 @@ def test_mistakes_get_a_sentence(problem, call, error, sentence):
 def test_import_is_light_and_unknown_names_are_refused():
     code = "import sys, repro; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-    with pytest.raises(AttributeError, match="spectra"):
-        repro.spectra  # noqa: B018
+    with pytest.raises(AttributeError, match="spectre"):
+        repro.spectre  # noqa: B018
 
 
 class Attention(nn.Module):
@@ -188,7 +199,12 @@ def test_weights_from_the_command_line(tmp_path):
     torch.manual_seed(0)
     save_file(nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 10)).state_dict(), tmp_path / "w.safetensors")
     command = [sys.executable, ROOT / "scripts/measure.py", "weights=w.safetensors", "model=mine:build"]
-    command += ["measurement=hessian_spectrum", "data=fashion_mnist_embedded", "n_per_class=3", "measurement.steps=12"]
+    command += [
+        "measurement=hessian_spectrum",
+        "data=fashion_mnist_embedded",
+        "n_per_class=3",
+        "measurements.hessian_spectrum.steps=12",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     again = subprocess.run([*command, "weights=absent.safetensors"], cwd=tmp_path, capture_output=True, text=True)

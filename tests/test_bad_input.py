@@ -5,6 +5,7 @@ import errno
 import numpy as np
 import pytest
 import torch
+from repro.trained import TrainedRun, build, load_weights, save_weights
 from safetensors.torch import save_file
 from scipy.sparse.linalg import eigsh
 from torch import nn
@@ -23,7 +24,6 @@ from repro.storage import results as store
 from repro.storage.files import file_digest, write_atomically, write_json
 from repro.storage.results import load_result, save_result
 from repro.storage.runs import cell_of, selected_folder
-from repro.trained import TrainedRun, build, load_weights, save_weights
 
 X, Y = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
 

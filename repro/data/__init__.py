@@ -1,6 +1,6 @@
-"""Data sets as tensors, with the paper's padding, normalisation and per-class subsets."""
+"""The paper's data sets as tensors."""
 
-from repro.data.datasets import DataSet, Split, load
-from repro.data.subsets import choose_per_class, paper_sizes
+from repro.data.datasets import Split, load
+from repro.data.description import DataSet
 
-__all__ = ["DataSet", "Split", "choose_per_class", "load", "paper_sizes"]
+__all__ = ["DataSet", "Split", "load"]

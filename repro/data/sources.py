@@ -1,5 +1,6 @@
-"""The files of the data sets: finding, checking and reading them.
+"""The readers of the data sets: finding, checking and reading their files.
 
+Each is (root, *, train, download) -> (images uint8 [N, channels, H, W], labels int64 [N]); conf/data names them.
 MNIST and Fashion-MNIST are read here, plain or gzipped, wherever they lie; torchvision downloads them, and downloads,
 checks and reads CIFAR. It is imported only then, because its import takes longer than reading the embedded set.
 """
@@ -55,7 +56,27 @@ def read_embedded(root: Path, *, train: bool, download: bool) -> Raw:
         return arrays[f"{part}_images"][:, None], arrays[f"{part}_labels"].astype(np.int64)
 
 
-def read_mnist(name: str, root: Path, *, train: bool, download: bool) -> Raw:
+def read_mnist(root: Path, *, train: bool, download: bool) -> Raw:
+    """MNIST: 60 000 training and 10 000 test images of handwritten digits."""
+    return read_idx_set("MNIST", root, train=train, download=download)
+
+
+def read_fashion_mnist(root: Path, *, train: bool, download: bool) -> Raw:
+    """Fashion-MNIST: 60 000 training and 10 000 test images of clothing."""
+    return read_idx_set("FashionMNIST", root, train=train, download=download)
+
+
+def read_cifar10(root: Path, *, train: bool, download: bool) -> Raw:
+    """CIFAR10: 50 000 training and 10 000 test images in 10 classes."""
+    return read_cifar("CIFAR10", root, train=train, download=download)
+
+
+def read_cifar100(root: Path, *, train: bool, download: bool) -> Raw:
+    """CIFAR100: 50 000 training and 10 000 test images in 100 classes."""
+    return read_cifar("CIFAR100", root, train=train, download=download)
+
+
+def read_idx_set(name: str, root: Path, *, train: bool, download: bool) -> Raw:
     """MNIST or Fashion-MNIST in the idx format of http://yann.lecun.com/exdb/mnist.
 
     Raises:

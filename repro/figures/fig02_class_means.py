@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from repro.figures.panels import matrix_panel
 from repro.figures.results import Results
-from repro.figures.style import PAGE, cell_title, label_panels, subplots
+from repro.figures.style import PAGE, label_panels, subplots
 
 MEASUREMENTS = ("class_means",)
 SMALLEST = 1e-12  # probability that the colours still tell apart
@@ -36,7 +36,7 @@ def draw(results: Results) -> Figure:
         matrix_panel(line[3], cross[np.ix_(by_label, by_label)], blocks=[C - 1] * C)
         _name(line[3], "cosines of $g_{c,c'}$, by c'", "(d, d')", "(c, c')")
         if result.cell is not None and len(found) > 1:
-            line[0].set_ylabel(f"{cell_title(result.cell)}\nclass c", fontsize="x-small")
+            line[0].set_ylabel(f"{result.title}\nclass c", fontsize="x-small")
     label_panels(axes.flat)
     return figure
 

@@ -1,6 +1,6 @@
 """Figure 3: spectrum of the training and test Hessian, outliers over the bulk (Section 4).
 
-A column a cell, so that the paper's three data sets stand side by side; further networks follow below.
+One column per cell, so that the paper's three data sets stand side by side; further networks follow below.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from repro.figures.panels import spectrum_panel
 from repro.figures.results import Results
-from repro.figures.style import COLORS, data_name, label_panels, model_name, subplots
-from repro.spectra.broadening import split_outliers
+from repro.figures.style import COLORS, label_panels, subplots
+from repro.spectra.broadening import KAPPA
+from repro.spectra.record import Spectrum
 from repro.storage.results import Result
 
 MEASUREMENTS = ("hessian_spectrum",)
@@ -21,7 +22,7 @@ COLUMNS = 3  # cells side by side
 
 
 def draw(results: Results) -> Figure:
-    """Two panels a cell: training Hessian above, test Hessian below."""
+    """Two panels per cell: training Hessian above, test Hessian below."""
     return draw_spectra(results.of("hessian_spectrum"), ("train_hessian", "test_hessian"), deflated=True)
 
 
@@ -46,16 +47,12 @@ def draw_spectra(cells: Sequence[Result], spectra: Sequence[str], *, deflated: b
 
 def _panel(ax: Axes, cell: Result, name: str, deflated: bool) -> None:
     """One spectrum; with deflation the bulk alone is enlarged in an inset, over the outliers it leaves room for."""
-    nodes, weights, eigenvalues, converged = (
-        cell.arrays[f"{name}_{part}"] for part in ("nodes", "weights", "eigenvalues", "converged")
-    )
-    dim, color = int(cell.arrays[f"{name}_dim"]), COLORS[name.partition("_")[2]]
+    spectrum, color = Spectrum.from_arrays(cell.arrays, name), COLORS[name.partition("_")[2]]
+    spectrum_panel(ax, spectrum, color=color, outliers=deflated)
     if not deflated:
-        spectrum_panel(ax, nodes, weights, dim, color=color)
         return
-    spectrum_panel(ax, nodes, weights, dim, color=color, eigenvalues=eigenvalues, converged=converged)
     inset = ax.inset_axes((0.44, 0.42, 0.54, 0.55))
-    spectrum_panel(inset, *split_outliers(nodes, weights, converged), dim, color=color)
+    spectrum_panel(inset, spectrum.bulk(), color=color, outliers=False)
     inset.set(xlabel="", ylabel="")
     inset.tick_params(labelsize="xx-small", pad=1)
     inset.tick_params(axis="y", labelleft=False)
@@ -70,7 +67,7 @@ def spectrum_title(name: str) -> str:
 
 def _cell_title(result: Result) -> str:
     assert result.cell is not None
-    return f"{data_name(result.cell.data)}\n{model_name(result.cell.model)}, n = {result.cell.n_per_class}"
+    return f"{result.data_title}\n{result.model_title}, n = {result.cell.n_per_class}"
 
 
 def caption(results: Results) -> str:
@@ -86,6 +83,6 @@ def how_drawn(results: Results) -> str:
     return (
         "The C eigenvalues largest in magnitude are stems with circles as high as a single eigenvalue stands in the "
         "density (an open circle has not converged and stays in the density); the filled density is that of the rest, "
-        f"from {settings['steps']} Lanczos steps and {settings['probes']} probe(s), κ = 3 (certain). What is lower "
-        "than a tenth of a single eigenvalue is cut off. Scales differ between panels; the insets enlarge the bulk."
+        f"from {settings['steps']} Lanczos steps and {settings['probes']} probe(s), κ = {KAPPA:g} (certain). What is "
+        "lower than a tenth of a single eigenvalue is cut off. Scales differ between panels; insets enlarge the bulk."
     )

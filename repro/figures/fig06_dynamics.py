@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 
 from repro.figures.panels import log_limits, log_spectrum_panel
 from repro.figures.results import Results
-from repro.figures.style import COLORS, PAGE, data_name, label_panels, model_name, subplots
+from repro.figures.style import COLORS, PAGE, label_panels, subplots
+from repro.spectra.broadening import EPSILON, LOG_KAPPA
+from repro.spectra.record import Spectrum
 from repro.storage.results import Result
 
 MEASUREMENTS = ("dynamics",)
-EPSILON, KAPPA = 1e-5, 1.25
 MATRICES = {"gauss_newton": "$G$", "within": "$G_{within}$"}
 
 
@@ -23,13 +24,13 @@ class Snapshot(NamedTuple):
     """The spectra at one epoch of one network."""
 
     at: int  # the epoch, or the sample size per class
-    arrays: dict[str, np.ndarray]  # those of the measurement at that epoch
-    dim: int  # P
+    spectra: dict[str, Spectrum]  # of G and of G_within
+    parts: dict[str, np.ndarray]  # [rank] each, descending: the exact eigenvalues of G_class and of G_cross
     rank: int  # largest rank that G can have, N (C − 1) or P
 
 
 class Series(NamedTuple):
-    """A row of panels: snapshots over epochs, or over sample sizes."""
+    """One row of panels: snapshots over epochs, or over sample sizes."""
 
     title: str
     unit: str
@@ -37,12 +38,11 @@ class Series(NamedTuple):
 
 
 def draw(results: Results) -> Figure:
-    """A row over epochs for the largest sample of each (data, network), then a row over its sample sizes."""
+    """One row over epochs for the largest sample of each (data, network), then one over its sample sizes."""
     rows = _series(results.of("dynamics"))
     figure, axes = subplots(len(rows), 3, width=PAGE, row_height=2.0)
     for line, series in zip(axes, rows):
-        nodes = [snapshot.arrays[f"{matrix}_nodes"] for snapshot in series.snapshots for matrix in MATRICES]
-        limits = log_limits(nodes, epsilon=EPSILON)
+        limits = log_limits(spectrum for snapshot in series.snapshots for spectrum in snapshot.spectra.values())
         for ax, matrix in zip(line, MATRICES):
             _spectra(ax, series, matrix, limits)
         _positions(line[2], series)
@@ -54,14 +54,13 @@ def draw(results: Results) -> Figure:
 
 
 def _series(found: list[Result]) -> list[Series]:
-    groups: dict[tuple[str, str], list[Result]] = {}
+    groups: dict[str, list[Result]] = {}
     for result in found:
-        assert result.cell is not None
-        groups.setdefault(result.cell[:2], []).append(result)
+        groups.setdefault(f"{result.data_title}, {result.model_title}", []).append(result)
     rows: list[Series] = []
-    for (data, model), members in groups.items():
+    for title, members in groups.items():
         members = sorted(members, key=lambda result: result.cell.n_per_class if result.cell else 0)
-        title, largest = f"{data_name(data)}, {model_name(model)}", members[-1]
+        largest = members[-1]
         epochs = [_snapshot(largest, i, int(epoch)) for i, epoch in enumerate(largest.arrays["epochs"])]
         assert largest.cell is not None
         rows.append(Series(f"{title}, n = {largest.cell.n_per_class}", "epoch", epochs))
@@ -73,26 +72,17 @@ def _series(found: list[Result]) -> list[Series]:
 
 def _snapshot(result: Result, index: int, at: int) -> Snapshot:
     assert result.cell is not None
-    arrays = {name: values[index] for name, values in result.arrays.items() if values.ndim}
-    dim, C = int(result.arrays["gauss_newton_dim"]), arrays["class_part"].size
-    return Snapshot(at, arrays, dim, min(dim, result.cell.n_per_class * C * (C - 1)))
+    arrays = result.arrays
+    dim, C = int(arrays["gauss_newton_dim"]), arrays["class_part"].shape[1]
+    spectra = {matrix: Spectrum.from_arrays(arrays, matrix, at=index, dim=dim) for matrix in MATRICES}
+    parts = {part: arrays[f"{part}_part"][index] for part in ("class", "cross")}
+    return Snapshot(at, spectra, parts, min(dim, result.cell.n_per_class * C * (C - 1)))
 
 
 def _spectra(ax: Axes, series: Series, matrix: str, limits: tuple[float, float]) -> None:
-    """The log spectra of one matrix, a curve a snapshot."""
+    """The log spectra of one matrix, one curve per snapshot."""
     for snapshot, color in zip(series.snapshots, sns.color_palette("viridis_r", len(series.snapshots))):
-        log_spectrum_panel(
-            ax,
-            snapshot.arrays[f"{matrix}_nodes"],
-            snapshot.arrays[f"{matrix}_weights"],
-            snapshot.dim,
-            limits=limits,
-            color=color,
-            epsilon=EPSILON,
-            kappa=KAPPA,
-            fill=False,
-            label=f"{snapshot.at}",
-        )
+        log_spectrum_panel(ax, snapshot.spectra[matrix], limits=limits, color=color, fill=False, label=f"{snapshot.at}")
     ax.set_title(MATRICES[matrix], loc="left", fontsize="small")
     if matrix == "gauss_newton":
         ax.legend(title=series.unit, loc="upper right", fontsize="x-small", ncols=2, handlelength=1)
@@ -101,7 +91,7 @@ def _spectra(ax: Axes, series: Series, matrix: str, limits: tuple[float, float])
 def _positions(ax: Axes, series: Series) -> None:
     """Largest (solid) and mean non-zero (dashed) eigenvalue of each part, and the C largest of G (dots)."""
     x = np.arange(len(series.snapshots))
-    outliers = np.stack([snapshot.arrays["gauss_newton_eigenvalues"] for snapshot in series.snapshots])
+    outliers = np.stack([snapshot.spectra["gauss_newton"].eigenvalues for snapshot in series.snapshots])
     for rank, curve in enumerate(_positive(outliers).T):
         ax.plot(
             x, curve, ".", color=COLORS["gauss_newton"], markersize=3, label="$G$, C largest" if rank == 0 else None
@@ -126,11 +116,10 @@ def _positive(values: np.ndarray) -> np.ndarray:
 def _edge_and_mean(snapshot: Snapshot, part: str) -> tuple[float, float]:
     """The largest eigenvalue and the mean of the non-zero ones: of G_within by the mean of its quadratures."""
     if part != "within":
-        exact = snapshot.arrays[f"{part}_part"]
+        exact = snapshot.parts[part]
         return float(exact[0]), float(exact.mean())
-    nodes, weights = snapshot.arrays["within_nodes"], snapshot.arrays["within_weights"]
-    trace = float((nodes * weights).sum() / len(nodes)) * snapshot.dim
-    return float(nodes.max()), trace / snapshot.rank
+    within = snapshot.spectra["within"]
+    return within.largest, within.trace / snapshot.rank
 
 
 def caption(results: Results) -> str:
@@ -139,6 +128,6 @@ def caption(results: Results) -> str:
         "network, its largest sample) and over the number of examples per class (lower row, last epoch). Right: "
         "the C largest eigenvalues of G, and the largest and the mean non-zero eigenvalue of each part, exact for "
         "G_class and G_cross. That the figure shows the log spectrum of G and its parts over epochs and sample "
-        f"sizes is certain; which epochs, and the curves on the right, are ours. ε = {EPSILON:g}, κ = {KAPPA:g}. "
+        f"sizes is certain; which epochs, and the curves on the right, are ours. ε = {EPSILON:g}, κ = {LOG_KAPPA:g}. "
         f"{results.where('dynamics')}"
     )

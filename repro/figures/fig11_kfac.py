@@ -9,14 +9,15 @@ from repro.figures.layers import layer_grid
 from repro.figures.panels import log_spectrum_panel
 from repro.figures.results import Results
 from repro.figures.style import COLORS
+from repro.spectra.broadening import LOG_KAPPA
+from repro.spectra.record import Spectrum
 from repro.storage.results import Result
 
 MEASUREMENTS = ("kronecker_factors",)
-KAPPA = 1.04  # unstated in the paper for log spectra; 1.04 and 1.25 have been used
 
 
 def draw(results: Results) -> Figure:
-    """A panel a layer: G filled, KFAC and EKFAC as lines, with their distances to G."""
+    """One panel per layer: G filled, KFAC and EKFAC as lines, with their distances to G."""
     return draw_against(results, ("kfac", "ekfac"))
 
 
@@ -25,13 +26,12 @@ def draw_against(results: Results, approximations: tuple[str, ...]) -> Figure:
 
     def panel(ax: Axes, result: Result, index: int) -> None:
         arrays, l = result.arrays, int(result.arrays["positions"][index])
-        largest = float(arrays[f"layer{l}_exact_eigenvalues"][0])
+        spectra = {name: Spectrum.from_arrays(arrays, f"layer{l}_{name}") for name in ("exact", *approximations)}
+        largest = float(spectra["exact"].eigenvalues[0])
         epsilon = float(result.provenance["measurement"]["epsilon"]) * largest
-        for name in ("exact", *approximations):
-            prefix = f"layer{l}_{name}"
+        for name, spectrum in spectra.items():
             log_spectrum_panel(
-                ax, arrays[f"{prefix}_nodes"], arrays[f"{prefix}_weights"], int(arrays[f"{prefix}_dim"]),
-                limits=(0.5 * epsilon, 4 * largest), epsilon=epsilon, kappa=KAPPA, per_log=True,
+                ax, spectrum, limits=(0.5 * epsilon, 4 * largest), epsilon=epsilon, per_log=True,
                 color=COLORS["gauss_newton" if name == "exact" else name], fill=name == "exact",
                 label="G" if name == "exact" else name.upper(),
             )  # fmt: skip
@@ -58,7 +58,7 @@ def how(results: Results) -> str:
     settings = results.of("kronecker_factors")[0].provenance["measurement"]
     return (
         f"A layer is its weights with its bias. Density per unit ln λ from {settings['steps']} Lanczos steps for all "
-        f"matrices alike, κ = {KAPPA} (unstated in the paper), ε = {settings['epsilon']:g} of the top eigenvalue of "
-        "G (ours). Numbers (ours): Wasserstein distance of the log spectrum to that of G. "
+        f"matrices alike, κ = {LOG_KAPPA:g} (unstated in the paper), ε = {settings['epsilon']:g} of the top eigenvalue "
+        "of G (ours). Numbers (ours): Wasserstein distance of the log spectrum to that of G. "
         f"{results.where('kronecker_factors')}"
     )

@@ -11,7 +11,7 @@ MEASUREMENTS = ("kronecker_factors",)
 
 
 def draw(results: Results) -> Figure:
-    """A panel a layer: G filled, CFAC as a line, KFAC's distance beside CFAC's."""
+    """One panel per layer: G filled, CFAC as a line, KFAC's distance beside CFAC's."""
     return draw_against(results, ("kfac", "cfac"))
 
 

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from repro.figures.results import Results
 from repro.figures.style import COLORS, label_panels, subplots
-from repro.spectra.broadening import Curve, linear_curve, log_curve
+from repro.spectra.broadening import KAPPA, LOG_KAPPA, Curve, linear_curve, log_curve
+from repro.spectra.record import Spectrum
 
 MEASUREMENTS = ("synthetic_spectra",)
-POINTS, BINS, KAPPA = 200, 40, 3.0  # the paper's grid, histogram and smoothing
-LOG_KAPPA = 1.04  # the paper does not state it; 1.04 and 1.25 are in use
+POINTS, BINS = 200, 40  # the paper's grid and histogram in this figure (certain)
 
 
 def draw(results: Results) -> Figure:
@@ -22,21 +22,14 @@ def draw(results: Results) -> Figure:
     figure, axes = subplots(1, 2, row_height=2.1)
     spiked, heavy = axes[0]
     low, high = arrays["spiked_limits"]
-    curve = linear_curve(
-        arrays["spiked_nodes"], arrays["spiked_weights"], kappa=KAPPA, points=POINTS, limits=(low, high)
-    )
+    found = Spectrum.from_arrays(arrays, "spiked", dim=len(arrays["spiked_exact"]))
+    curve = linear_curve(found.nodes, found.weights, points=POINTS, limits=(low, high))
     _compare(spiked, arrays["spiked_exact"], np.linspace(low, high, BINS + 1), curve)
     spiked.set_xlabel("eigenvalue λ")
     spiked.set_title("spiked: diag(5, 4, 3, 0, …) + ZZᵀ/2000, Z normal")
     low, high = arrays["heavy_limits"]
-    curve = log_curve(
-        arrays["heavy_nodes"],
-        arrays["heavy_weights"],
-        epsilon=epsilon,
-        kappa=LOG_KAPPA,
-        points=POINTS,
-        limits=(low, high),
-    )
+    found = Spectrum.from_arrays(arrays, "heavy", dim=len(arrays["heavy_exact"]))
+    curve = log_curve(found.nodes, found.weights, epsilon=epsilon, points=POINTS, limits=(low, high))
     _compare(heavy, np.abs(arrays["heavy_exact"]) + epsilon, np.geomspace(low, high, BINS + 1), curve)
     heavy.set_xscale("log")
     heavy.set_xlim(0.1 * arrays["heavy_exact"].min(), high)  # the grid begins at epsilon, far from any eigenvalue

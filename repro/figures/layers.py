@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from repro.figures.style import cell_title, label_panels, subplots
+from repro.figures.style import label_panels, subplots
 from repro.storage.results import Result
 
 COLUMNS = 5  # layers side by side
@@ -39,7 +39,7 @@ def layer_grid(
         for ax in block[layers(cell) :]:
             ax.set_axis_off()
         if len(cells) > 1 and cell.cell is not None:
-            block[0].set_title(cell_title(cell.cell) + "\n", loc="left", fontweight="bold")
+            block[0].set_title(cell.title + "\n", loc="left", fontweight="bold")
     label_panels(used)
     handles, labels = used[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(4, max(1, len(labels))))
@@ -56,7 +56,7 @@ def cells_by_panels(
         for ax, panel in zip(row, panels):
             panel(ax, cell)
         if len(cells) > 1 and cell.cell is not None:
-            row[0].set_title(cell_title(cell.cell), loc="left", fontweight="bold")
+            row[0].set_title(cell.title, loc="left", fontweight="bold")
     for ax in axes[0]:
         legend_above(ax, wide=ax is axes[0, 0], titled=len(cells) > 1)
     label_panels(axes.flat)

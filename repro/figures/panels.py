@@ -1,50 +1,47 @@
-"""The kinds of panel figures are made of: spectra, log spectra, scree plots, Gram matrices, curves over depth.
+"""The kinds of panel that figures are made of: spectra, log spectra, Gram matrices, curves over depth.
 
-Each draws on a given Axes and sets its scales, limits and labels. Spectra come as Gauss quadrature
-(nodes and weights [probes, M]) and are smoothed here (paper, Algorithm 3 and Section C.7).
+Each draws on a given Axes and sets its scales, limits and labels. Spectra come as the record that a measurement stores
+and are smoothed here (paper, Algorithm 3 and Section C.7).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from repro.spectra.broadening import Curve, gaussian_width, linear_curve, log_curve, split_outliers
+from repro.spectra.broadening import (
+    EPSILON,
+    KAPPA,
+    LOG_KAPPA,
+    MARGIN,
+    Curve,
+    gaussian_width,
+    linear_curve,
+    log_curve,
+)
+from repro.spectra.record import Spectrum
 
 
 def spectrum_panel(
-    ax: Axes,
-    nodes: np.ndarray,
-    weights: np.ndarray,
-    dim: int,
-    *,
-    color: str,
-    eigenvalues: np.ndarray | None = None,
-    converged: np.ndarray | None = None,
-    kappa: float = 3.0,
-    label: str | None = None,
-    band: bool = False,
-) -> None:  # nodes, weights [probes, M]; eigenvalues, converged [k]
-    """Linear λ, logarithmic density: filled bulk, and `eigenvalues` taken out of it as stems with circles.
+    ax: Axes, spectrum: Spectrum, *, color: str, outliers: bool = True, label: str | None = None, band: bool = False
+) -> None:
+    """Linear λ, logarithmic density: filled bulk, and the leading eigenvalues taken out of it as stems with circles.
 
     A stem is as high as a single eigenvalue (mass 1/P) stands in this density; an open circle has not converged, and
-    stays in the density. With `band` one standard error of the probes is shaded. Without `eigenvalues` nothing is
-    deflated. Nodes, weights, eigenvalues and converged are those of `repro.linalg.spectrum.spectrum`.
+    stays in the density. Without `outliers` there are no stems and everything is in the density. With `band` one
+    standard error of the probes is shaded.
     """
-    if eigenvalues is not None:
-        if converged is None:
-            raise ValueError("eigenvalues come with `converged`: only converged ones are taken out of the density")
-        nodes, weights = split_outliers(nodes, weights, converged)
-    curve = linear_curve(nodes, weights, kappa=kappa)
-    width = gaussian_width(nodes.shape[1], kappa) * (curve.x[-1] - curve.x[0]) / 2
-    single = 1 / (dim * width * np.sqrt(2 * np.pi))
+    smoothed = spectrum.bulk() if outliers else spectrum
+    curve = linear_curve(smoothed.nodes, smoothed.weights)
+    width = gaussian_width(smoothed.steps, KAPPA) * (curve.x[-1] - curve.x[0]) / 2
+    single = 1 / (spectrum.dim * width * np.sqrt(2 * np.pi))
     floor = np.full_like(curve.x, 0.1 * single)
     _filled(ax, curve, floor, color=color, label=label, band=band)
-    if eigenvalues is not None:
-        stems(ax, eigenvalues, single, floor[0], color=color, converged=converged)
+    if outliers:
+        stems(ax, spectrum.eigenvalues, single, floor[0], color=color, converged=spectrum.converged)
     ax.set_yscale("log")
     ax.set_ylim(floor[0], max(3 * curve.density.max(), 10 * single))
     ax.set_xlabel("eigenvalue λ")
@@ -66,37 +63,34 @@ def stems(
     _circles(ax, np.asarray(positions), np.full(len(positions), height), converged, color=color, label=label)
 
 
-def log_limits(nodes: Sequence[np.ndarray], *, epsilon: float, margin: float = 0.05) -> tuple[float, float]:
+def log_limits(spectra: Iterable[Spectrum], *, epsilon: float = EPSILON) -> tuple[float, float]:
     """One range of |λ| + ε for all spectra of a figure: from ε to the largest, with a margin (paper, C.7)."""
-    low, high = np.log(epsilon), np.log(max(np.abs(n).max() for n in nodes) + epsilon)
-    room = margin * (high - low)
+    low, high = np.log(epsilon), np.log(max(spectrum.largest for spectrum in spectra) + epsilon)
+    room = MARGIN * (high - low)
     return float(np.exp(low - room)), float(np.exp(high + room))
 
 
 def log_spectrum_panel(
     ax: Axes,
-    nodes: np.ndarray,
-    weights: np.ndarray,
-    dim: int,
+    spectrum: Spectrum,
     *,
     limits: tuple[float, float],
     color: str,
-    epsilon: float,
-    kappa: float,
+    epsilon: float = EPSILON,
     per_log: bool = False,
     label: str | None = None,
     fill: bool = True,
-    band: bool = False,
     linestyle: str = "-",
-) -> Curve:  # nodes, weights [probes, M]
+) -> Curve:
     """Density of |λ| + ε on log-log axes over `limits`; per unit λ as in the paper, or per unit ln λ (C.7).
 
-    What is lower than a tenth of what one eigenvalue of P = `dim` has alone is not drawn. Returns the curve drawn.
+    What is lower than a tenth of what one eigenvalue has alone is not drawn. Returns the curve drawn.
     """
-    curve = log_curve(nodes, weights, epsilon=epsilon, kappa=kappa, limits=limits, per_log=per_log)
-    width = gaussian_width(nodes.shape[1], kappa) * np.log(limits[1] / limits[0]) / 2
-    floor = 0.1 / (dim * width * np.sqrt(2 * np.pi)) * (np.ones_like(curve.x) if per_log else 1 / curve.x)
-    _filled(ax, curve, floor, color=color, label=label, band=band, fill=fill, linestyle=linestyle)
+    curve = log_curve(spectrum.nodes, spectrum.weights, epsilon=epsilon, limits=limits, per_log=per_log)
+    width = gaussian_width(spectrum.steps, LOG_KAPPA) * np.log(limits[1] / limits[0]) / 2
+    single = 1 / (spectrum.dim * width * np.sqrt(2 * np.pi))
+    floor = 0.1 * single * (np.ones_like(curve.x) if per_log else 1 / curve.x)
+    _filled(ax, curve, floor, color=color, label=label, fill=fill, linestyle=linestyle)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(*limits)
@@ -112,7 +106,7 @@ def _filled(
     *,
     color: str,
     label: str | None,
-    band: bool,
+    band: bool = False,
     fill: bool = True,
     linestyle: str = "-",
 ) -> None:  # floor [points]; what lies under it is not drawn
@@ -137,21 +131,6 @@ def _circles(
             )
             circles.set(markerfacecolor=face, markeredgewidth=0.7)
             label = None
-
-
-def scree_panel(
-    ax: Axes, eigenvalues: np.ndarray, *, color: str, label: str | None = None, converged: np.ndarray | None = None
-) -> None:  # [k]
-    """Eigenvalues by rank, largest first, on a logarithmic axis (those ≤ 0 cannot be shown and are left out)."""
-    order = np.argsort(eigenvalues)[::-1]
-    order = order[np.asarray(eigenvalues)[order] > 0]
-    ranks, values = np.arange(1, len(order) + 1), np.asarray(eigenvalues)[order]
-    ax.plot(ranks, values, color=color, linewidth=0.6, zorder=2)
-    _circles(ax, ranks, values, None if converged is None else np.asarray(converged)[order], color=color, label=label)
-    ax.set_yscale("log")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    ax.set_xlabel("rank")
-    ax.set_ylabel("eigenvalue λ")
 
 
 def matrix_panel(

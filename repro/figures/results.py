@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from repro.figures.style import data_name, model_name
 from repro.storage.results import Cell, Result, load_result, result_path
 
 
@@ -71,12 +70,12 @@ def _of_one_measurement(root: Path, measurement: str, cells: list[Cell]) -> list
 def _describe(result: Result) -> str:
     """Fashion-MNIST (subset), VGG11 (width 0.125), 136 examples per class, epoch 40."""
     assert result.cell is not None
-    width = result.provenance.get("model", {}).get("width", 1)
     epochs = result.provenance.get("epochs", [])
     parts = [
-        data_name(result.cell.data),
-        model_name(result.cell.model) + (f" (width {width})" if width != 1 else ""),
+        result.data_title,
+        result.model_title,
         f"{result.cell.n_per_class} examples per class",
+        *([f"seed {result.cell.seed}"] if result.cell.seed else []),
         *([f"epoch {epochs[-1]}"] if epochs else []),
     ]
     return ", ".join(parts)

@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from repro.storage.files import write_atomically
-from repro.storage.results import Cell
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the fonts' own dates in every PDF
 
@@ -40,40 +39,6 @@ COLORS: dict[str, str] = {
     "train": "#332288",
     "test": "#CC6677",
 }
-
-DATA_NAMES = {
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
-}
-MODEL_NAMES = {"vgg11": "VGG11", "resnet18": "ResNet18", "mlp": "MLP"}
-QUALIFIERS = {"embedded": "subset"}
-
-
-def data_name(data: str) -> str:
-    """fashion_mnist_embedded -> Fashion-MNIST (subset)."""
-    return _name(data, DATA_NAMES)
-
-
-def model_name(model: str) -> str:
-    """vgg11_narrow -> VGG11 (narrow)."""
-    return _name(model, MODEL_NAMES)
-
-
-def _name(identifier: str, known: dict[str, str]) -> str:
-    for base in sorted(known, key=len, reverse=True):
-        if identifier == base:
-            return known[base]
-        if identifier.startswith(base + "_"):
-            qualifier = identifier.removeprefix(base + "_")
-            return f"{known[base]} ({QUALIFIERS.get(qualifier, qualifier.replace('_', ' '))})"
-    return identifier.replace("_", " ")
-
-
-def cell_title(cell: Cell) -> str:
-    """Fashion-MNIST (subset), VGG11 (narrow), 136 per class."""
-    return f"{data_name(cell.data)}, {model_name(cell.model)}, {cell.n_per_class} per class"
 
 
 @contextmanager

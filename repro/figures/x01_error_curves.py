@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from repro.figures.results import Results
-from repro.figures.style import PAGE, data_name, label_panels, model_name, subplots
+from repro.figures.style import PAGE, label_panels, subplots
 
 MEASUREMENTS: tuple[str, ...] = ()
 COLUMNS = 3  # panels in a row of the lower part
@@ -25,7 +25,7 @@ def draw(results: Results) -> Figure:
     """Error and learning rate of the selected runs against n; error against learning rate for each (data, model)."""
     if results.runs.empty:
         raise ValueError(f"experiment {results.experiment} has no runs yet; run `make sweep` and `make select` first")
-    lines = list(results.selected.groupby(["data", "model"], sort=False).groups)
+    lines = list(results.selected.groupby(["data_title", "model_title"], sort=False).groups)
     rows = 1 + -(-len(lines) // COLUMNS)
     figure, axes = subplots(rows, COLUMNS, width=PAGE, row_height=1.9)
     _selected(axes[0, 0], results.selected, "test_error", "test error")
@@ -35,8 +35,8 @@ def draw(results: Results) -> Figure:
     _rate_ticks(axes[0, 1].yaxis)
     _legend(axes[0, 2], axes[0, 0])
     for ax, (data, model) in zip(axes[1:].flat, lines):
-        _rates(ax, results.runs.query("data == @data and model == @model"), results.selected)
-        ax.set_title(f"{data_name(data)},\n{model_name(model)}")
+        _rates(ax, results.runs.query("data_title == @data and model_title == @model"), results.selected)
+        ax.set_title(f"{data},\n{model}")
     for ax in axes[1:].flat[len(lines) :]:
         ax.set_axis_off()
     label_panels([axes[0, 0], axes[0, 1], *axes[1:].flat[: len(lines)]])
@@ -45,7 +45,7 @@ def draw(results: Results) -> Figure:
 
 def _selected(ax: Axes, selected: pd.DataFrame, column: str, label: str) -> None:
     """One curve a (data, model) over the sample size."""
-    groups = selected.groupby(["data", "model"], sort=False)
+    groups = selected.groupby(["data_title", "model_title"], sort=False)
     for index, ((data, model), cells) in enumerate(groups):
         cells = cells.sort_values("n_per_class")
         ax.plot(
@@ -54,7 +54,7 @@ def _selected(ax: Axes, selected: pd.DataFrame, column: str, label: str) -> None
             marker=MARKERS[index % len(MARKERS)],
             markersize=3.5,
             color=sns.color_palette("colorblind")[index % 10],
-            label=f"{data_name(data)}, {model_name(model)}",
+            label=f"{data}, {model}",
         )
     ax.set_xscale("log")
     _mark_sizes(ax, selected.n_per_class)

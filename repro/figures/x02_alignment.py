@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from repro.figures.results import Results
-from repro.figures.style import COLORS, PAGE, cell_title, label_panels, subplots
+from repro.figures.style import COLORS, PAGE, label_panels, subplots
 
 MEASUREMENTS = ("alignment",)
 MATRICES = {"hessian": "Hess", "gauss_newton": "$G$"}
@@ -31,7 +31,7 @@ def draw(results: Results) -> Figure:
         _overlaps(line[2], result.arrays)
         _angles(line[3], result.arrays)
         if result.cell is not None and len(found) > 1:
-            name = cell_title(result.cell).replace(", ", "\n", 1)
+            name = result.title.replace(", ", "\n", 1)
             line[0].set_ylabel(f"{name}\nshare of eigenvalue", fontsize="x-small")
     handles = {label: handle for ax in axes[0, [0, 2, 3]] for handle, label in zip(*ax.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
@@ -92,7 +92,7 @@ def caption(results: Results) -> str:
     for result in results.of("alignment"):
         C = result.arrays["class_part"].size
         counts = [int((result.arrays[f"{m}_overlap_class"][:C] > 0.5).sum()) for m in MATRICES]
-        where = f"{cell_title(result.cell)}: " if result.cell is not None else ""
+        where = f"{result.title}: " if result.cell is not None else ""
         lines.append(f"{where}{counts[0]} of the {C} largest eigenvectors of Hess and {counts[1]} of G")
     return (
         "What each part of Hess = G_class + G_cross + G_within + G_{c=c'} + E contributes to its largest "

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
 from repro.figures.results import Results
-from repro.figures.style import PAGE, cell_title, subplots
+from repro.figures.style import PAGE, subplots
 
 MEASUREMENTS = ("class_means",)
 COLUMNS = 3  # panels in a row
@@ -25,7 +25,7 @@ def draw(results: Results) -> Figure:
     for ax, result in zip(axes.flat, found):
         _panel(ax, result.arrays["companion_means"], len(result.arrays["weights"]))
         if result.cell is not None:
-            ax.set_title(cell_title(result.cell), fontsize="small")
+            ax.set_title(result.title, fontsize="small")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, title="class c", loc="outside right center")
     return figure

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from repro.figures.results import Results
-from repro.figures.style import COLORS, PAGE, cell_title, label_panels, subplots
+from repro.figures.style import COLORS, PAGE, label_panels, subplots
 
 MEASUREMENTS = ("alignment",)
 COLUMNS = 3  # panels in a row
@@ -24,7 +24,7 @@ def draw(results: Results) -> Figure:
     for ax, result in zip(axes.flat, found):
         _panel(ax, result.arrays)
         if result.cell is not None:
-            ax.set_title(cell_title(result.cell), fontsize="small")
+            ax.set_title(result.title, fontsize="small")
     axes.flat[0].legend(loc="upper left")
     label_panels(axes.flat[: len(found)])
     return figure

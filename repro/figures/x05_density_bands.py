@@ -9,57 +9,37 @@ from matplotlib.figure import Figure
 from repro.figures.panels import spectrum_panel
 from repro.figures.results import Results
 from repro.figures.style import COLORS, PAGE, label_panels, subplots
-from repro.storage.results import Result
+from repro.spectra.record import Spectrum
 
 MEASUREMENTS = ("density_probes",)
 
 
 def draw(results: Results) -> Figure:
-    """A row a cell: plain density, deflated density, and the mass of the outliers by probe."""
+    """One row per cell: plain density, deflated density, and the mass of the outliers by probe."""
     cells = results.of("density_probes")
     figure, axes = subplots(len(cells), 3, width=PAGE, row_height=1.9)
     for row, result in zip(axes, cells):
-        _plain(row[0], result)
-        _deflated(row[1], result)
-        _mass(row[2], result)
+        deflated = Spectrum.from_arrays(result.arrays, "deflated")
+        plain = Spectrum.from_arrays(result.arrays, "plain", dim=deflated.dim)
+        for ax, spectrum, title in zip(row, (plain, deflated), ("Lanczos alone", "outliers taken exactly")):
+            spectrum_panel(ax, spectrum, color=COLORS["hessian"], outliers=spectrum is deflated, band=True)
+            ax.set_title(title)
+        _mass(row[2], plain, deflated)
     label_panels(axes.flat)
     return figure
 
 
-def _plain(ax: Axes, result: Result) -> None:
-    a = result.arrays
-    dim = int(a["deflated_dim"])
-    spectrum_panel(ax, a["plain_nodes"], a["plain_weights"], dim, color=COLORS["hessian"], band=True)
-    ax.set_title("Lanczos alone")
-
-
-def _deflated(ax: Axes, result: Result) -> None:
-    a = result.arrays
-    spectrum_panel(
-        ax,
-        a["deflated_nodes"],
-        a["deflated_weights"],
-        int(a["deflated_dim"]),
-        color=COLORS["hessian"],
-        eigenvalues=a["deflated_eigenvalues"],
-        converged=a["deflated_converged"],
-        band=True,
-    )
-    ax.set_title("outliers taken exactly")
-
-
-def _mass(ax: Axes, result: Result) -> None:
+def _mass(ax: Axes, plain: Spectrum, deflated: Spectrum) -> None:
     """Weight of the nodes above the weakest outlier, times P: it counts the outliers, if a probe sees them rightly."""
-    a = result.arrays
-    dim, edge = int(a["deflated_dim"]), 0.95 * np.abs(a["deflated_eigenvalues"]).min()
-    for name, label, color, marker in (
-        ("plain", "Lanczos alone", COLORS["residual"], "s"),
-        ("deflated", "outliers exact", COLORS["hessian"], "o"),
+    edge = 0.95 * np.abs(deflated.eigenvalues).min()
+    for spectrum, label, color, marker in (
+        (plain, "Lanczos alone", COLORS["residual"], "s"),
+        (deflated, "outliers exact", COLORS["hessian"], "o"),
     ):
-        mass = dim * np.where(np.abs(a[f"{name}_nodes"]) > edge, a[f"{name}_weights"], 0).sum(axis=1)
+        mass = spectrum.dim * np.where(np.abs(spectrum.nodes) > edge, spectrum.weights, 0).sum(axis=1)
         ax.plot(np.arange(1, len(mass) + 1), mass, marker, markersize=3.5, color=color, label=label)
-    ax.axhline(len(a["deflated_eigenvalues"]), color="#888888", linewidth=0.6, zorder=0)
-    ax.set_xticks(range(1, len(a["plain_nodes"]) + 1))
+    ax.axhline(len(deflated.eigenvalues), color="#888888", linewidth=0.6, zorder=0)
+    ax.set_xticks(range(1, len(plain.nodes) + 1))
     ax.set_ylim(bottom=0)
     ax.set_xlabel("probe")
     ax.set_ylabel("outliers' mass × P")

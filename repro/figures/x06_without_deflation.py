@@ -6,13 +6,14 @@ from matplotlib.figure import Figure
 
 from repro.figures.fig03_hessian_spectrum import draw_spectra
 from repro.figures.results import Results
+from repro.spectra.broadening import KAPPA
 
 MEASUREMENTS = ("hessian_spectrum",)
 SPECTRA = ("train_hessian", "test_hessian", "train_gauss_newton", "train_residual")
 
 
 def draw(results: Results) -> Figure:
-    """Four panels a cell: train and test Hessian, G and E, outliers left in the density."""
+    """Four panels per cell: train and test Hessian, G and E, outliers left in the density."""
     return draw_spectra(results.of("hessian_spectrum"), SPECTRA, deflated=False)
 
 
@@ -21,7 +22,7 @@ def caption(results: Results) -> str:
     return (
         "The spectra of Figures 3 and 4 as one density, without separating outliers: these are the bumps on the right. "
         "Appendix C has such plots (certain). The width of the smoothing follows the whole range, so that the bulk "
-        f"looks wider than after deflation. {settings['steps']} Lanczos steps, {settings['probes']} probe(s), κ = 3. "
-        "Each eigenvalue that converged carries its exact mass 1/P here, where a single probe of Lanczos would give it "
-        f"a random one. {results.where('hessian_spectrum')}"
+        f"looks wider than after deflation. {settings['steps']} Lanczos steps, {settings['probes']} probe(s), κ = "
+        f"{KAPPA:g}. Each eigenvalue that converged carries its exact mass 1/P here, where a single probe of Lanczos "
+        f"would give it a random one. {results.where('hessian_spectrum')}"
     )

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from repro.figures.results import Results
-from repro.figures.style import COLORS, PAGE, cell_title, label_panels, subplots
+from repro.figures.style import COLORS, PAGE, label_panels, subplots
 
 MEASUREMENTS = ("alignment_dynamics",)
 PARTS = {"class": "$G_{class}$", "cross": "$G_{cross}$", "same": "$G_{c=c'}$", "within": "$G_{within}$"}
@@ -24,7 +24,7 @@ def draw(results: Results) -> Figure:
         for ax in line:
             _epochs(ax, result.arrays["epochs"])
         if result.cell is not None and len(found) > 1:
-            name = cell_title(result.cell).replace(", ", "\n", 1)
+            name = result.title.replace(", ", "\n", 1)
             line[0].set_ylabel(f"{name}\nsquared projection", fontsize="x-small")
     handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
@@ -84,7 +84,7 @@ def caption(results: Results) -> str:
     for result in results.of("alignment_dynamics"):
         inside = (result.arrays["overlap_class"] > 0.5).sum(axis=1)
         epochs, k = result.arrays["epochs"], result.arrays["overlap_class"].shape[1]
-        where = f"{cell_title(result.cell)}: " if result.cell is not None else ""
+        where = f"{result.title}: " if result.cell is not None else ""
         lines.append(f"{where}{inside[0]} of {k} at epoch {epochs[0]}, {inside[-1]} at epoch {epochs[-1]}")
     return (
         "The C−1 largest eigenpairs of the training G at checkpoints of the training: squared projections of the "

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from repro.figures.fig02_class_means import cosines
 from repro.figures.panels import matrix_panel
 from repro.figures.results import Results
-from repro.figures.style import COLORS, PAGE, cell_title, label_panels, subplots
+from repro.figures.style import COLORS, PAGE, label_panels, subplots
 
 MEASUREMENTS = ("class_means",)
 SMALLEST = 1e-10  # eigenvalue over the largest that is more than rounding
@@ -26,7 +26,7 @@ def draw(results: Results) -> Figure:
         line[1].set_xlabel("class d")
         line[1].set_ylabel("class c")
         if result.cell is not None and len(found) > 1:
-            line[0].set_title(cell_title(result.cell), fontsize="small")
+            line[0].set_title(result.title, fontsize="small")
     axes[0, 0].legend(loc="lower left")
     label_panels(axes.flat)
     return figure

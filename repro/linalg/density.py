@@ -17,7 +17,7 @@ from repro.linalg.lanczos import fast_lanczos
 from repro.linalg.operator import LinearOperator, deflated
 from repro.linalg.probe import random_unit_vector
 from repro.linalg.subspace import subspace_iteration
-from repro.spectra.broadening import Curve, linear_curve, log_curve
+from repro.spectra.broadening import EPSILON, KAPPA, LOG_KAPPA, MARGIN, POINTS, Curve, linear_curve, log_curve
 
 
 class Density(NamedTuple):
@@ -43,7 +43,7 @@ def quadrature(A: LinearOperator, steps: int, probes: int, seed: int) -> tuple[n
     return padded([run.values for run in runs], steps), padded([run.weights for run in runs], steps)
 
 
-def normalization(A: LinearOperator, *, steps: int = 64, margin: float = 0.05, seed: int = 0) -> tuple[float, float]:
+def normalization(A: LinearOperator, *, steps: int = 64, margin: float = MARGIN, seed: int = 0) -> tuple[float, float]:
     """Normalization (Algorithm 4): c and d such that the spectrum of (A - c I) / d lies in [-1, 1].
 
     The extreme Ritz values of FastLanczos with their residuals bound the spectrum; `margin` widens it on both sides.
@@ -58,10 +58,10 @@ def lanczos_approx_spec(
     A: LinearOperator,
     *,
     steps: int = 128,
-    points: int = 1024,
+    points: int = POINTS,
     probes: int = 1,
-    kappa: float = 3.0,
-    margin: float = 0.05,
+    kappa: float = KAPPA,
+    margin: float = MARGIN,
     normalization_steps: int = 64,
     seed: int = 0,
 ) -> Density:
@@ -80,11 +80,11 @@ def log_spectrum(
     A: LinearOperator,
     *,
     steps: int = 2048,
-    points: int = 1024,
+    points: int = POINTS,
     probes: int = 1,
-    kappa: float = 1.25,
-    epsilon: float = 1e-5,
-    margin: float = 0.05,
+    kappa: float = LOG_KAPPA,
+    epsilon: float = EPSILON,
+    margin: float = MARGIN,
     per_log: bool = False,
     seed: int = 0,
 ) -> Density:

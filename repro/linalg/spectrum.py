@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,35 +13,22 @@ from repro.linalg.eigenpairs import Eigenpairs, combine, is_converged, leading, 
 from repro.linalg.lanczos import Tridiagonal, basis_device, fast_lanczos, lanczos
 from repro.linalg.operator import LinearOperator
 from repro.linalg.probe import random_unit_vector
+from repro.spectra.record import Spectrum
 
 log = logging.getLogger(__name__)
 
 
-class Spectrum(NamedTuple):
-    """The leading eigenpairs of A by magnitude, and Gauss quadrature of its spectral measure."""
+@dataclass(frozen=True, eq=False)
+class LanczosSpectrum(Spectrum):
+    """The record of a spectrum, with the eigenvectors of its leading eigenvalues and what it cost."""
 
-    outliers: Eigenpairs  # k leading pairs, each marked converged or not
-    nodes: np.ndarray  # [probes, M]  float64; first the converged outliers, then the rest
-    weights: np.ndarray  # [probes, M]  float64; 1/P for each converged outlier; 0 after an early end; rows sum to one
-    dim: int  # P
+    vectors: Tensor  # [P, k]  orthonormal columns
     products: int  # matrix-vector products spent in all
-
-    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """The arrays a measurement stores: <prefix>_nodes, _weights, _eigenvalues, _residuals, _converged, _dim."""
-        pairs = self.outliers
-        return {
-            f"{prefix}_nodes": self.nodes,
-            f"{prefix}_weights": self.weights,
-            f"{prefix}_eigenvalues": pairs.eigenvalues.double().cpu().numpy(),
-            f"{prefix}_residuals": pairs.residuals.double().cpu().numpy(),
-            f"{prefix}_converged": pairs.converged.cpu().numpy(),
-            f"{prefix}_dim": np.array(self.dim),
-        }
 
 
 def spectrum(
     A: LinearOperator, *, k: int, steps: int, probes: int, tolerance: float, memory_budget: int, seed: int
-) -> Spectrum:
+) -> LanczosSpectrum:
     """Top k eigenpairs and a quadrature of the whole spectrum in about probes x steps products.
 
     The first probe's Lanczos run with full reorthogonalisation yields the outliers. Those that converged (relative
@@ -81,7 +67,16 @@ def spectrum(
         rows.append(_with_outliers(known.double().cpu(), nodes, weights, A.dim))
         _warn_if_missed(pairs, nodes, residuals, k)
     all_nodes, all_weights = padded([row[0] for row in rows], steps), padded([row[1] for row in rows], steps)
-    return Spectrum(pairs, all_nodes, all_weights, A.dim, A.products - before)
+    return LanczosSpectrum(
+        all_nodes,
+        all_weights,
+        pairs.eigenvalues.double().cpu().numpy(),
+        pairs.residuals.double().cpu().numpy(),
+        pairs.converged.cpu().numpy(),
+        A.dim,
+        pairs.vectors,
+        A.products - before,
+    )
 
 
 def ritz_pairs(A: LinearOperator, run: Tridiagonal, k: int, tolerance: float) -> Eigenpairs:

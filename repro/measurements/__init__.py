@@ -1,36 +1,45 @@
-"""One module a kind of measurement, each with a function `measure` that returns named arrays."""
+"""One module for each kind of measurement: its VERSION, its Settings and its function `measure`.
+
+`measure(network, settings)` returns named arrays; a measurement of no network is a function of its settings alone.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-MEASUREMENTS: tuple[str, ...] = tuple(module.name for module in pkgutil.iter_modules(__path__))
+import numpy as np
+
+MEASUREMENTS: tuple[str, ...] = tuple(m.name for m in pkgutil.iter_modules(__path__) if m.name != "settings")
 
 
-def find_measurement(name: str) -> Callable[..., dict[str, Any]]:
-    """The function `measure` of a measurement.
+class Measurement(NamedTuple):
+    """One kind of measurement."""
+
+    name: str  # of its module
+    measure: Callable[..., dict[str, np.ndarray]]
+    settings: type[Any]  # a dataclass
+    version: int  # raised by hand, beside the function, when a change of the code changes its numbers
+
+    @property
+    def of_network(self) -> bool:
+        """Whether it measures a network; else it is a function of its settings alone."""
+        return "network" in inspect.signature(self.measure).parameters
+
+
+def find_measurement(name: str) -> Measurement:
+    """The measurement of a name.
 
     Raises:
-        ValueError: there is none of that name; the sentence names the nearest and all there are.
+        ValueError: there is none of that name; the sentence says the nearest and all there are.
     """
     if name not in MEASUREMENTS:
         near = difflib.get_close_matches(name, MEASUREMENTS, n=2)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"There is no measurement {name!r}.{hint} There are: {', '.join(MEASUREMENTS)}.")
-    return importlib.import_module(f"{__name__}.{name}").measure
-
-
-def check_choices(measure: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-    """Refuse a setting that is a word, but none of those that the measurement's signature admits.
-
-    Raises:
-        ValueError: naming them.
-    """
-    for name, value in settings.items():
-        kind = measure.__globals__.get(measure.__annotations__.get(name, ""))
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, get_args(kind)))}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return Measurement(name, module.measure, module.Settings, module.VERSION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,19 +14,50 @@ from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian
 from repro.linalg.eigenpairs import Eigenpairs, top_eigenpairs
 from repro.linalg.operator import LinearOperator
+from repro.measurements.settings import check_count
 
 if TYPE_CHECKING:
-    from repro.trained import TrainedRun
+    from repro.network import Network
 
 
-def measure(
-    run: TrainedRun, *, eigenvectors: int | None, tolerance: float, max_products: int, memory_budget: float, seed: int
-) -> dict[str, np.ndarray]:
+VERSION = 1
+
+
+@dataclass
+class EigenpairSettings:
+    """How leading eigenpairs are found; see `repro.linalg.eigenpairs.top_eigenpairs`."""
+
+    tolerance: float = 1e-2  # relative residual at which an eigenpair counts as converged (ours)
+    max_products: int | None = None  # at most so many products with each matrix; None: 120, or 4 C where that is more
+    basis_bytes: float = 8e9  # memory of the Lanczos basis (ours)
+    graph_bytes: float = 4e9  # memory for the graphs that the matrix keeps between its products (ours)
+    seed: int = 0  # of the starting vector (ours)
+
+    def largest(self, A: LinearOperator, k: int, *, classes: int) -> Eigenpairs:
+        """The k algebraically largest eigenpairs of A."""
+        return top_eigenpairs(
+            A,
+            min(k, A.dim),
+            tolerance=self.tolerance,
+            max_products=max(120, 4 * classes) if self.max_products is None else self.max_products,
+            memory_budget=int(self.basis_bytes),
+            seed=self.seed,
+            by="largest",
+        )
+
+
+@dataclass
+class Settings(EigenpairSettings):
+    """How many eigenpairs, and how they are found."""
+
+    eigenvectors: int | None = None  # K of each matrix, the largest; None: 2 C, the outliers and as many below (ours)
+
+    def __post_init__(self) -> None:
+        check_count("eigenvectors", self.eigenvectors, least=1)
+
+
+def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """Shares, overlaps and principal angles of the largest eigenpairs of Hess and of G on the training set.
-
-    Args:
-        eigenvectors: K, how many of each matrix, the algebraically largest; None for 2 C.
-        tolerance, max_products, memory_budget, seed: see `repro.linalg.eigenpairs.top_eigenpairs`.
 
     Returns, for <m> = hessian and gauss_newton:
         <m>_eigenvalues, <m>_residuals (absolute), <m>_converged [K].
@@ -37,21 +69,15 @@ def measure(
         class_part [C], cross_part [C (C − 2)], companion_class_part [C]: eigenvalues of G_class, G_cross and G1.
         dim: P; a random vector overlaps with C directions by C / P.
     """
-    data, C = run.batches(), run.train.classes
-    G, structure = GaussNewton(run.model, data), class_structure(run.model, data)
+    network.check_every_class()
+    data, C, graphs = network.batches(), network.classes, int(settings.graph_bytes)
+    G, H = (kind(network.model, data, memory_budget=graphs) for kind in (GaussNewton, Hessian))
+    structure = class_structure(network.model, data)
     bases = {part: structure.basis(part) for part in ("class", "cross")}  # type: ignore[arg-type]
     arrays: dict[str, np.ndarray] = {"dim": np.array(G.dim)}
     top: dict[str, Tensor] = {}
-    for name, A in (("hessian", Hessian(run.model, data)), ("gauss_newton", G)):
-        pairs = top_eigenpairs(
-            A,
-            2 * C if eigenvectors is None else eigenvectors,
-            tolerance=tolerance,
-            max_products=max_products,
-            memory_budget=int(memory_budget),
-            seed=seed,
-            by="largest",
-        )
+    for name, A in (("hessian", H), ("gauss_newton", G)):
+        pairs = settings.largest(A, 2 * C if settings.eigenvectors is None else settings.eigenvectors, classes=C)
         top[name] = pairs.vectors[:, :C]
         found = {field: getattr(pairs, field) for field in ("eigenvalues", "residuals", "converged")}
         found |= {f"share_{part}": share for part, share in shares(pairs, G, structure).items()}
@@ -59,7 +85,7 @@ def measure(
         found["class_cosines"] = principal_cosines(top[name], bases["class"])
         arrays |= {f"{name}_{key}": value.cpu().numpy() for key, value in found.items()}
     arrays["hessian_gauss_newton_cosines"] = principal_cosines(top["hessian"], top["gauss_newton"]).cpu().numpy()
-    gram, companion = structure.gram(), companion_structure(run.model, data).gram()
+    gram, companion = structure.gram(), companion_structure(network.model, data).gram()
     arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in ("class", "cross")}  # type: ignore[arg-type]
     return arrays | {"companion_class_part": companion.eigenvalues("class").cpu().numpy()}
 

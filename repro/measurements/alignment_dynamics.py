@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repro.curvature.cross_class import class_structure
 from repro.curvature.gauss_newton import GaussNewton
-from repro.linalg.eigenpairs import top_eigenpairs
-from repro.measurements.alignment import overlaps, principal_cosines, spanned_contributions
+from repro.measurements.alignment import EigenpairSettings, overlaps, principal_cosines, spanned_contributions
 from repro.measurements.dynamics import spread_epochs, stacked
+from repro.measurements.settings import check_count
 
 if TYPE_CHECKING:
-    from repro.trained import TrainedRun
+    from repro.network import Network
 
 
-def measure(
-    run: TrainedRun, *, epochs: int | None, tolerance: float, max_products: int, memory_budget: float, seed: int
-) -> dict[str, np.ndarray]:
+VERSION = 1
+
+
+@dataclass
+class Settings(EigenpairSettings):
+    """Which checkpoints, and how eigenpairs are found."""
+
+    epochs: int | None = None  # how many of the checkpoints, as in `dynamics`; None: all (ours)
+
+    def __post_init__(self) -> None:
+        check_count("epochs", self.epochs, least=1)
+
+
+def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """The C − 1 largest eigenpairs of G on the training set against span{g_c}, at checkpoints of the run.
-
-    Args:
-        epochs: how many checkpoints, as in `dynamics`; None takes all.
-        tolerance, max_products, memory_budget, seed: see `repro.linalg.eigenpairs.top_eigenpairs`.
 
     Returns, T checkpoints:
         epochs [T]: the epochs they were taken after; 0 is the initialisation.
@@ -38,20 +46,14 @@ def measure(
     Raises:
         ValueError: the run has no checkpoints, or the class means are zero at one of them.
     """
-    chosen = spread_epochs(run, epochs)
+    network.check_every_class()
+    chosen, C = spread_epochs(network, settings.epochs), network.classes
     rows: list[dict[str, np.ndarray]] = []
     for epoch in chosen:
-        model, data = run.at_epoch(epoch), run.batches()
-        G, structure = GaussNewton(model, data), class_structure(model, data)
-        pairs = top_eigenpairs(
-            G,
-            run.train.classes - 1,
-            tolerance=tolerance,
-            max_products=max_products,
-            memory_budget=int(memory_budget),
-            seed=seed,
-            by="largest",
-        )
+        model, data = network.at_epoch(epoch), network.batches()
+        G = GaussNewton(model, data, memory_budget=int(settings.graph_bytes))
+        structure = class_structure(model, data)
+        pairs = settings.largest(G, C - 1, classes=C)
         basis = structure.basis("class")
         found = {field: getattr(pairs, field) for field in ("eigenvalues", "residuals", "converged")}
         found |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,17 +11,26 @@ from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.many_classes import class_gram
 
 if TYPE_CHECKING:
-    from repro.trained import TrainedRun
+    from repro.network import Network
 
 
-def measure(run: TrainedRun, *, memory_budget: float, stored_means: int) -> dict[str, np.ndarray]:
+VERSION = 1
+
+
+@dataclass
+class Settings:
+    """What may be held in memory, and what is stored."""
+
+    # Memory of the C² means; where they do not fit their inner products are taken layer by layer (ours; CIFAR100:
+    # 10 000 means of 28 million parameters)
+    means_bytes: float = 8e9
+    # Where the C² means are more than so many their C⁴ inner products are not stored, only those of the C class means
+    # alone (ours; CIFAR100: 0.8 GB each time)
+    stored_means: int = 2500
+
+
+def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """Gram matrices of the means on the training set, of the paper and of its companion, in the order (c, c').
-
-    Args:
-        memory_budget: bytes for the C² means; where they do not fit their inner products are taken layer by layer
-            (CIFAR100: 10 000 means of 28 million parameters).
-        stored_means: where the C² means are more than so many their C⁴ inner products are not stored, only those of
-            the C class means (CIFAR100: 0.8 GB each time).
 
     Returns:
         class_means [C, C]: inner products of g_c.
@@ -31,11 +41,14 @@ def measure(run: TrainedRun, *, memory_budget: float, stored_means: int) -> dict
         companion_class_means, companion_means, companion_class_part, ...: the same of the companion's unweighted
             δ_c, δ_{c,c'}; its class_part is G1, cross_part G2, same_part G0; companion_weights [C, C] is n_c/N.
     """
+    network.check_every_class()
     arrays: dict[str, np.ndarray] = {}
     for prefix in ("", "companion_"):
-        gram = class_gram(run.model, run.batches(), memory_budget=int(memory_budget), companion=bool(prefix))
+        gram = class_gram(
+            network.model, network.batches(), memory_budget=int(settings.means_bytes), companion=bool(prefix)
+        )
         arrays[f"{prefix}class_means"] = gram.class_means().cpu().numpy()
-        if len(gram.rows) <= stored_means:
+        if len(gram.rows) <= settings.stored_means:
             arrays[f"{prefix}means"] = gram.means().cpu().numpy()
         arrays[f"{prefix}weights"] = gram.weights.cpu().numpy()
         for part in SPANNED_PARTS:

@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repro.curvature.hessian import Hessian
 from repro.linalg.density import quadrature
-from repro.linalg.spectrum import spectrum
+from repro.measurements.settings import LanczosSettings, check_count
 
 if TYPE_CHECKING:
-    from repro.trained import TrainedRun
+    from repro.network import Network
 
 
-def measure(
-    run: TrainedRun,
-    *,
-    probes: int,
-    steps: int,
-    outliers: int | None,
-    tolerance: float,
-    memory_budget: float,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Quadratures of Hess on training data, a row a probe.
+VERSION = 1
 
-    Args:
-        probes, steps, seed: of either way.
-        outliers: eigenpairs, k below; None for C.
-        tolerance, memory_budget: see `repro.linalg.spectrum.spectrum`.
+
+@dataclass
+class Settings(LanczosSettings):
+    """The probes, and how many eigenpairs are taken out in the second way."""
+
+    steps: int | None = 32  # Lanczos steps of each probe (ours); None: 128, or 2 C where that is more
+    probes: int = 5  # starting vectors, each an estimate of its own (the paper takes 1, and 10 in Figure 15)
+    tolerance: float = 1e-2  # relative residual at which an eigenpair counts as converged (ours)
+    outliers: int | None = None  # eigenpairs taken out in the second way, k; None: C
+
+    def __post_init__(self) -> None:
+        check_count("outliers", self.outliers, least=0)
+
+
+def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
+    """Quadratures of Hess on training data, one row per probe.
 
     Returns:
         plain_nodes, plain_weights [probes, M]: of FastLanczos (Algorithm 2), nothing deflated.
         deflated_nodes, _weights [probes, M], _eigenvalues, _residuals, _converged [k], _dim: see `spectrum`.
     """
-    hessian = Hessian(run.model, run.batches())
-    nodes, weights = quadrature(hessian, steps, probes, seed)
-    found = spectrum(
-        hessian,
-        k=run.train.classes if outliers is None else outliers,
-        steps=steps,
-        probes=probes,
-        tolerance=tolerance,
-        memory_budget=int(memory_budget),
-        seed=seed,
-    )
+    hessian = Hessian(network.model, network.batches(), memory_budget=int(settings.graph_bytes))
+    found = settings.estimate(hessian, outliers=settings.outliers, classes=network.classes)
+    nodes, weights = quadrature(hessian, found.steps, settings.probes, settings.seed)
     return {"plain_nodes": nodes, "plain_weights": weights} | found.arrays("deflated")

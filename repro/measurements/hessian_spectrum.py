@@ -2,60 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
-from repro.linalg.spectrum import spectrum
+from repro.measurements.settings import LanczosSettings, check_count
 
 if TYPE_CHECKING:
-    from repro.trained import TrainedRun
+    from repro.network import Network
 
+VERSION = 1
 MATRICES = {"hessian": Hessian, "gauss_newton": GaussNewton, "residual": HessianResidual}
 
 
-def measure(
-    run: TrainedRun,
-    *,
-    spectra: Sequence[str],
-    outliers: int | None,
-    steps: int,
-    probes: int,
-    tolerance: float,
-    memory_budget: float,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Leading eigenpairs (by magnitude) and Gauss quadrature of each of `spectra`, from the same Lanczos runs.
+@dataclass
+class Settings(LanczosSettings):
+    """Which spectra, `<split>_<matrix>` each, and how they are estimated."""
 
-    Args:
-        spectra: `<split>_<matrix>` each, of train, test and hessian, gauss_newton, residual.
-        outliers: eigenpairs, k below; None for C.
-        steps, probes, tolerance, memory_budget (bytes), seed: see `repro.linalg.spectrum.spectrum`.
+    # None: train and test Hessian of Figure 3 (certain) and the parts of Figure 4 on training data (likely); without
+    # test data, those on training data
+    spectra: list[str] | None = None
+    outliers: int | None = None  # eigenpairs taken out of each, k; None: C, as in the paper (certain)
+
+    def __post_init__(self) -> None:
+        check_count("outliers", self.outliers, least=0)
+        for name in self.spectra or ():
+            split, _, matrix = name.partition("_")
+            if split not in ("train", "test") or matrix not in MATRICES:
+                raise ValueError(f"spectra: {name!r} is not <train or test>_<{', '.join(MATRICES)}>")
+
+
+def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
+    """Leading eigenpairs (by magnitude) and Gauss quadrature of each of the spectra, from the same Lanczos runs.
 
     Returns, for each <s> of `spectra`:
         <s>_nodes, <s>_weights [probes, M]: eigenvalues of the mean loss, and their share of all P eigenvalues.
         <s>_eigenvalues, <s>_residuals (absolute), <s>_converged [k].
         <s>_dim: P.
-
-    Raises:
-        ValueError: an entry of `spectra` names no split or matrix.
     """
     arrays: dict[str, np.ndarray] = {}
-    for name in spectra:
+    for name in settings.spectra or usual_spectra(network):
         split, _, matrix = name.partition("_")
-        if split not in ("train", "test") or matrix not in MATRICES:
-            raise ValueError(f"spectra: {name!r} is not <train or test>_<{', '.join(MATRICES)}>")
-        found = spectrum(
-            MATRICES[matrix](run.model, run.batches(split)),
-            k=run.train.classes if outliers is None else outliers,
-            steps=steps,
-            probes=probes,
-            tolerance=tolerance,
-            memory_budget=int(memory_budget),
-            seed=seed,
-        )
-        arrays |= found.arrays(name)
+        A = MATRICES[matrix](network.model, network.batches(split), memory_budget=int(settings.graph_bytes))
+        arrays |= settings.estimate(A, outliers=settings.outliers, classes=network.classes).arrays(name)
     return arrays
+
+
+def usual_spectra(network: Network) -> list[str]:
+    """Train and test Hessian, and the parts of the former; without test data, those on training data."""
+    test = [] if network.test is None else ["test_hessian"]
+    return ["train_hessian", *test, "train_gauss_newton", "train_residual"]

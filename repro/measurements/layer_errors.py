@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,16 +13,28 @@ from repro.curvature.layers import layer_names
 from repro.curvature.moments import ErrorMoments, Sharing, error_moments, projected, rest, row_space
 from repro.linalg.dense import eigh
 from repro.measurements.layer_features import descending, mean_cosines
+from repro.measurements.settings import check_choice
 
 if TYPE_CHECKING:
-    from repro.trained import TrainedRun
+    from repro.network import Network
 
 
-def measure(run: TrainedRun, *, sharing: Sharing) -> dict[str, np.ndarray]:
+VERSION = 1
+
+
+@dataclass
+class Settings:
+    """How layers that act at several positions are read."""
+
+    # Of convolutions: "expand", every position is a sample; "reduce", their sum (ours; the paper has an MLP)
+    sharing: str = "expand"
+
+    def __post_init__(self) -> None:
+        check_choice("sharing", self.sharing, Sharing)
+
+
+def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """Exact eigenvalues of Delta^l = Σ w delta delta^T on the training set, for the output of every layer's linear map.
-
-    Args:
-        sharing: what a sample of a convolution's errors is, see `repro.curvature.moments`; no effect on an MLP.
 
     Returns arrays over the layers, and for each l = 0, 1, ... (the last one the logits) eigenvalues, descending:
         layers [L]: names.
@@ -35,8 +48,10 @@ def measure(run: TrainedRun, *, sharing: Sharing) -> dict[str, np.ndarray]:
         class_overlap [L]: mean squared cosine of the top C − 1 eigenvectors of Delta with the span of the class means.
         cosines [L, C, C]: of the class means delta_c.
     """
-    data = run.batches("train")
-    moments = error_moments(run.model, data, layer_names(run.model, data[0][0]), sharing=sharing)
+    network.check_every_class()
+    data = network.batches()
+    layers, sharing = layer_names(network.model, data[0][0]), settings.sharing
+    moments = error_moments(network.model, data, layers, sharing=sharing)  # type: ignore[arg-type]
     arrays: dict[str, np.ndarray] = {"layers": np.array(list(moments))}
     curves = []
     for index, of_layer in enumerate(moments.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,16 +12,28 @@ from torch import Tensor
 from repro.curvature.layers import layer_names
 from repro.curvature.moments import FeatureMoments, Sharing, feature_moments, projected, rest, row_space
 from repro.linalg.dense import eigh
+from repro.measurements.settings import check_choice
 
 if TYPE_CHECKING:
-    from repro.trained import TrainedRun
+    from repro.network import Network
 
 
-def measure(run: TrainedRun, *, sharing: Sharing) -> dict[str, np.ndarray]:
+VERSION = 1
+
+
+@dataclass
+class Settings:
+    """How layers that act at several positions are read."""
+
+    # Of convolutions: "expand", every position is a sample; "reduce", their mean (ours; the paper has an MLP)
+    sharing: str = "expand"
+
+    def __post_init__(self) -> None:
+        check_choice("sharing", self.sharing, Sharing)
+
+
+def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """Exact eigenvalues of H^l = Ave h h^T on the training set, for the input of every layer and the logits.
-
-    Args:
-        sharing: what a sample of a convolution's input is, see `repro.curvature.moments`; no effect on an MLP.
 
     Returns arrays over the layers, and for each l = 0, 1, ... (h^0 = x, the last the logits) descending eigenvalues:
         layers [L]: the layer that the features enter, and "logits".
@@ -33,9 +46,10 @@ def measure(run: TrainedRun, *, sharing: Sharing) -> dict[str, np.ndarray]:
         class_overlap [L]: mean squared cosine of the top C eigenvectors of H with the span of the class means.
         cosines [L, C, C]: of the class means, the global mean taken off; −1/(C−1) off the diagonal for a simplex.
     """
-    data = run.batches("train")
-    layers = layer_names(run.model, data[0][0])
-    moments = feature_moments(run.model, data, layers, sharing=sharing)
+    network.check_every_class()
+    data = network.batches()
+    layers = layer_names(network.model, data[0][0])
+    moments = feature_moments(network.model, data, layers, sharing=settings.sharing)  # type: ignore[arg-type]
     arrays: dict[str, np.ndarray] = {"layers": np.array(list(moments))}
     cosines = [mean_cosines(m.means - m.global_mean).cpu().numpy() for m in moments.values()]
     arrays["cosines"] = np.stack(cosines)

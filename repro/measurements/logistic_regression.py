@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,19 +10,25 @@ from torch import Tensor
 
 from repro.curvature import logistic
 
+VERSION = 1
 
-def measure(
-    *, classes: int, features: int, examples: int, snr: float, snrs: Sequence[float], seed: int
-) -> dict[str, np.ndarray]:
+
+@dataclass
+class Settings:
+    """The problem, and the signal-to-noise ratios s = t² at which it is looked at."""
+
+    classes: int = 10  # C, as in the data sets (ours)
+    features: int = 20  # D; the theorem needs D >= C (ours)
+    examples: int = 10000  # points of each sample (ours)
+    snr: float = 4.0  # s of the spectra (ours)
+    snrs: list[float] = field(default_factory=lambda: [0.25, 0.5, 1, 2, 4, 6, 9, 12, 16, 20])  # s of the curves (ours)
+    seed: int = 0
+
+
+def measure(settings: Settings) -> dict[str, np.ndarray]:
     """Theorem 8.1 beside samples: under its constant probabilities, and under the true softmax ones.
 
     alpha, the theorem's probability of the wrong classes, is set to the Bayes error at each signal-to-noise ratio.
-
-    Args:
-        classes, features: C and D of the problem.
-        examples: points of each sample.
-        snr: s = t² of the spectra.
-        snrs: s of the curves.
 
     Returns:
         levels, multiplicities [4]: the theorem's eigenvalues at `snr`, outliers first.
@@ -35,8 +41,9 @@ def measure(
         error_rate [K]: misclassification on the samples.
         dimensions [2]: C and D.
     """
+    classes, features, examples, snr = settings.classes, settings.features, settings.examples, settings.snr
     shape = {"classes": classes, "features": features}
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     alpha = logistic.bayes_error(snr, classes)
     x, y = logistic.sample(**shape, snr=snr, examples=examples, generator=generator)
     values, counts = logistic.levels(**shape, snr=snr, alpha=alpha)
@@ -45,7 +52,7 @@ def measure(
         "constant": logistic.constant_gauss_newton(x, y, classes=classes, alpha=alpha),
         "softmax": logistic.softmax_gauss_newton(x, classes=classes, snr=snr),
     }
-    rows = [_at(s, shape, examples, generator) for s in snrs]
+    rows = [_at(s, shape, examples, generator) for s in settings.snrs]
     return {
         "dimensions": np.array([classes, features]),
         "alpha": np.array(alpha),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +13,18 @@ from repro.curvature.layers import check_layer_gradients, layer_names
 from repro.curvature.moments import WeightMoments, row_space, weight_moments
 
 if TYPE_CHECKING:
-    from repro.trained import TrainedRun
+    from repro.network import Network
 
 
-def measure(run: TrainedRun) -> dict[str, np.ndarray]:
+VERSION = 1
+
+
+@dataclass
+class Settings:
+    """None: the weight decay is the training's."""
+
+
+def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """Singular values of W^l and of its knockouts by W_class = −(1/η) Ave_c delta_{c,c} h_c^T, η the weight decay.
 
     W_class is the likely reading of the paper. With stationary weights W = −(1/η) ∂L/∂W; batch norm in train mode keeps
@@ -35,16 +44,18 @@ def measure(run: TrainedRun) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the network was trained without weight decay, or layers share weights.
     """
-    if run.weight_decay <= 0:
-        raise ValueError(f"{run.cell} was trained without weight decay; W_class = −(1/η) Ave delta h^T is not defined")
-    data = run.batches("train")
-    layers = layer_names(run.model, data[0][0])
-    check_layer_gradients(run.model, data[0][0][:2], layers)
+    if network.weight_decay <= 0:
+        raise ValueError(
+            f"{network.cell} was trained without weight decay; W_class = −(1/η) Ave delta h^T is not defined"
+        )
+    data = network.batches()
+    layers = layer_names(network.model, data[0][0])
+    check_layer_gradients(network.model, data[0][0][:2], layers)
     arrays: dict[str, np.ndarray] = {"layers": np.array(layers)}
     curves = []
-    for index, (name, moments) in enumerate(weight_moments(run.model, data, layers).items()):
-        W = run.model.get_submodule(name).weight.detach().flatten(1).double()  # type: ignore[union-attr, operator]
-        spectra, curve = describe(W, moments, run.weight_decay)
+    for index, (name, moments) in enumerate(weight_moments(network.model, data, layers).items()):
+        W = network.model.get_submodule(name).weight.detach().flatten(1).double()  # type: ignore[union-attr, operator]
+        spectra, curve = describe(W, moments, network.weight_decay)
         curves.append(curve)
         arrays |= {f"layer{index}_{key}": values.cpu().numpy() for key, values in spectra.items()}
     return arrays | {key: np.array([curve[key] for curve in curves]) for key in curves[0]}

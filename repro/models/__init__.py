@@ -1,5 +1,5 @@
-"""The paper's networks."""
+"""The paper's networks, and how any network is named and built."""
 
-from repro.models.registry import MODELS, build
+from repro.models.architecture import Architecture
 
-__all__ = ["MODELS", "build"]
+__all__ = ["Architecture"]

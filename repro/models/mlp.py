@@ -6,24 +6,22 @@ from torch import Tensor, nn
 
 from repro.models.conventions import initialise, scaled
 
-PIXELS = 32 * 32  # all images of the paper, after padding
-
 
 class MLP(nn.Module):
     """`layers` linear layers; all but the last are followed by batch norm and ReLU.
 
     Args:
-        channels, classes: of the 32x32 images and of the logits.
+        channels, classes, side: of the images [B, channels, side, side] and of the logits.
         width: multiplies the 2048 neurons of a hidden layer; 1 is the paper's network.
         layers: linear layers in all, the last one included.
         bias: whether the hidden layers have a bias, which batch norm cancels. The last layer has one.
     """
 
-    def __init__(self, *, channels: int, classes: int, width: float, layers: int, bias: bool):
+    def __init__(self, *, channels: int, classes: int, width: float, layers: int, bias: bool, side: int = 32):
         super().__init__()
         if layers < 1:
             raise ValueError(f"layers={layers}: a network has at least one linear layer")
-        inputs, hidden = channels * PIXELS, scaled(2048, width)
+        inputs, hidden = channels * side**2, scaled(2048, width)
         stack: list[nn.Module] = [nn.Flatten()]
         for _ in range(layers - 1):
             stack += [nn.Linear(inputs, hidden, bias=bias), nn.BatchNorm1d(hidden), nn.ReLU()]
@@ -31,5 +29,5 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*stack, nn.Linear(inputs, classes))
         initialise(self, linear_std=0.01)
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, channels, 32, 32] -> [B, C]
+    def forward(self, x: Tensor) -> Tensor:  # [B, channels, side, side] -> [B, C]
         return self.layers(x)

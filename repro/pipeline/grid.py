@@ -2,36 +2,67 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 
-def learning_rate(index: int, *, highest: float, lowest: float, count: int) -> float:
-    """The `index`-th of `count` log-spaced rates, 0 being the highest."""
-    if not 0 <= index < count:
-        raise ValueError(f"lr_index {index} is outside the grid of {count} learning rates (0 to {count - 1})")
-    rate = np.logspace(np.log10(highest), np.log10(lowest), count)[index]
-    return float(f"{rate:.12g}")  # numpy's last bit depends on the CPU, a run's identity must not
+@dataclass(frozen=True)
+class LearningRates:
+    """`count` log-spaced learning rates; the first, of index 0, is the highest."""
 
+    highest: float
+    lowest: float
+    count: int
 
-def learning_rate_indices(choice: int | str, count: int) -> list[int]:
-    """The indices that a value of lr_index names: one ('7'), a range with both ends ('0-24') or 'all'.
+    def __post_init__(self) -> None:
+        if not 0 < self.lowest <= self.highest or self.count < 1:
+            raise ValueError(
+                f"learning_rates: highest={self.highest:g}, lowest={self.lowest:g}, count={self.count} make no grid; "
+                "rates fall from highest to lowest, both above 0, and there is at least one"
+            )
 
-    A range is cut at the end of the grid, so that one list of ranges serves networks with fewer rates.
+    def rate(self, index: int) -> float:
+        """The learning rate of an index.
 
-    Raises:
-        ValueError: not of that form, or an index outside the grid.
-    """
-    text = str(choice)
-    if text == "all":
-        return list(range(count))
-    first, dash, last = text.partition("-")
-    if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-        raise ValueError(f"lr_index={text} is not an index, a range such as 0-24, or 'all'")
-    if not dash and int(first) >= count:
-        raise ValueError(f"lr_index {first} is outside the grid of {count} learning rates (0 to {count - 1})")
-    return list(range(int(first), min(int(last or first) + 1, count)))
+        Raises:
+            ValueError: it is outside the grid.
+        """
+        if not 0 <= index < self.count:
+            raise ValueError(
+                f"lr_index {index} is outside the grid of {self.count} learning rates (0 to {self.count - 1})"
+            )
+        rate = np.logspace(np.log10(self.highest), np.log10(self.lowest), self.count)[index]
+        return float(f"{rate:.12g}")  # numpy's last bit depends on the CPU, a run's identity must not
+
+    def indices(self, choice: int | str) -> list[int]:
+        """The indices that a value of lr_index names: one (7), a range with both ends (0-24), a part (2of4) or all.
+
+        The parts of a grid are as even as can be and cover it, however many rates it has; a part may be empty where
+        there are more parts than rates.
+
+        Raises:
+            ValueError: not of that form, or an index outside the grid.
+        """
+        text = str(choice)
+        if text == "all":
+            return list(range(self.count))
+        if part := re.fullmatch(r"(\d+)of(\d+)", text):
+            number, parts = int(part[1]), int(part[2])
+            if not 1 <= number <= parts:
+                raise ValueError(f"lr_index={text}: the parts are 1of{parts} to {parts}of{parts}")
+            return np.array_split(np.arange(self.count), parts)[number - 1].tolist()
+        if not (span := re.fullmatch(r"(\d+)(?:-(\d+))?", text)):
+            raise ValueError(f"lr_index={text} is not an index, a range such as 0-24, a part such as 1of4, or 'all'")
+        first, last = int(span[1]), int(span[2] or span[1])
+        if last < first or last >= self.count:
+            raise ValueError(
+                f"lr_index={text} is outside the grid of {self.count} learning rates (0 to {self.count - 1}); "
+                "parts such as 1of4 fit any grid"
+            )
+        return list(range(first, last + 1))
 
 
 def sample_size(choice: int | str, sizes: Sequence[int]) -> int:

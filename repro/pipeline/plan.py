@@ -2,93 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-import torch
-
-from repro.pipeline.costs import Job, Plan, Throughput, calibrate, deviations, estimate
-from repro.pipeline.tasks import Task, finished
+from repro.pipeline.config import Launch
+from repro.pipeline.cost import Throughput, calibrate
+from repro.pipeline.devices import find_device
+from repro.pipeline.stages.measure import Measure
+from repro.pipeline.stages.retrain import Retrain
+from repro.pipeline.stages.sweep import Sweep
+from repro.pipeline.tasks import Stages, Task
+from repro.pipeline.trained import build
+from repro.pipeline.trainings import Trainings
 from repro.storage import runs
-from repro.trained import build, device_of
-from repro.training import Recipe
 
-TEST_EXAMPLES = {"fashion_mnist_embedded": 1000}  # of all other data sets 10 000
+RUN_BYTES = 4096  # a finished run's json file, one block of a file system
 STARTUP_SECONDS = 10.0  # of a job on a cluster: Python, torch, the device, the data
-SIDE = 32  # pixels, after padding
+SMALL_BATCH = 16  # examples below which an epoch's last batch spoils the statistics of batch norm
 
 
-def job_of(config: dict[str, Any], rates: int) -> Job:
-    """The cost model's view of `rates` trainings of a cell."""
-    data = config["data"]
-    examples = config["n_per_class"] * data["classes"]
-    test = TEST_EXAMPLES.get(data["name"], 10_000)
-    return Job(_network(config), Recipe(**config["training"]), examples, test, rates)
+class Plan(NamedTuple):
+    """Totals of what is left to do, start-up of the jobs included; `hours` are device hours."""
+
+    jobs: int
+    trainings: int
+    hours: float
+    measuring_hours: float  # of these, roughly
+    longest_job_hours: float  # of the sweep and of retraining
+    longest_training_hours: float
+    disk_bytes: int
+    deviations: dict[str, float]  # by network: predicted over measured time of finished runs, minus one
 
 
-def plan(
-    sweep: Sequence[Task], retrain: Sequence[Task], *, job_startup: float, seconds: float = 1.0
-) -> tuple[Plan, dict[str, float]]:
-    """Cost of the unfinished tasks, each a job, and the deviation of predicted from measured time of finished runs.
+def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
+    """Cost of the unfinished tasks, each a job.
 
     Args:
         job_startup: seconds before a job computes; 0 where workers live on between jobs.
         seconds: length of each of a network's three timings.
     """
-    throughput = _throughput([*sweep, *retrain], seconds)
-    jobs = [job_of(task.config, len(task.config["lr_indices"])) for task in sweep if not finished(task)]
-    again = [task.config for task in retrain if not finished(task)]
-    kept: dict[str, int] = {}
-    for config in again:
-        kept[_network(config)] = kept.get(_network(config), 0) + config["checkpoints"] + 1
-    jobs += [job_of(config, 1) for config in again]
-    return estimate(jobs, throughput, startup_seconds=job_startup, checkpoints=kept), deviations(
-        _measured(sweep), throughput
+    table = Throughputs(seconds)
+    training = [task for stage in ("sweep", "retrain") for task in stages[stage] if not task.finished()]
+    measuring = [task for task in stages["measure"] if not task.finished()]
+    alone = [table.of_task(task).training_seconds(task.trainings) for task in training]  # type: ignore[attr-defined]
+    counts = [len(task.indices) if isinstance(task, Sweep) else 1 for task in training]
+    jobs = [job_startup + each * count for each, count in zip(alone, counts, strict=True)]
+    measured = [job_startup + table.measurement_seconds(task) for task in measuring]
+    kept = sum(
+        (task.checkpoints + 1) * table.of_task(task).weight_bytes for task in training if isinstance(task, Retrain)
+    )
+    return Plan(
+        jobs=len(jobs) + len(measured),
+        trainings=sum(counts),
+        hours=(sum(jobs) + sum(measured)) / 3600,
+        measuring_hours=sum(measured) / 3600,
+        longest_job_hours=max(jobs, default=0.0) / 3600,
+        longest_training_hours=max(alone, default=0.0) / 3600,
+        disk_bytes=sum(counts) * RUN_BYTES + kept,
+        deviations=deviations(_stored_seconds(stages["sweep"]), table),
     )
 
 
-def beyond_limit(ahead: Plan, launch: Mapping[str, Any]) -> str | None:
-    """What to do where jobs of the sweep need more than their time limit in `launch` (conf/launch/slurm.yaml)."""
-    limit = {**launch["resources"], **launch["stages"]["sweep"]}["time"] / 60
+class Throughputs:
+    """The throughput of each network on this device, timed when first asked for."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._known: dict[str, Throughput] = {}
+
+    def of_task(self, task: Task) -> Throughput:
+        """Of the network of a task that trains."""
+        assert isinstance(task, Sweep | Retrain)
+        rates = len(task.indices) if isinstance(task, Sweep) else 1
+        return self.of(task.trainings, task.device, rates)
+
+    def of(self, trainings: Trainings, device: str, rates: int = 1) -> Throughput:
+        """Of the network of a cell on a device, as configured."""
+        name = network_name(trainings)
+        if name not in self._known:
+            self._known[name] = calibrate(
+                trainings, lambda: build(trainings), find_device(device), rates=rates, seconds=self._seconds
+            )
+        return self._known[name]
+
+    def measurement_seconds(self, task: Task) -> float:
+        """Of a measurement; one of no network counts as nothing."""
+        if not isinstance(task, Measure) or task.of is None:
+            return 0.0
+        of = self.of(task.of.trainings, task.device)
+        return of.measurement_seconds(task.of.trainings, task.settings)
+
+
+def network_name(trainings: Trainings) -> str:
+    """A network with the kind of data that decide its size."""
+    data = trainings.data
+    return f"{trainings.model.full_title}, {data.channels} channels, {data.classes} classes"
+
+
+def deviations(stored: Iterable[tuple[Trainings, str, float]], table: Throughputs) -> dict[str, float]:
+    """Predicted time over measured time, minus one, for each network.
+
+    Args:
+        stored: (trainings, device, measured seconds) of finished runs that did not diverge.
+    """
+    predicted: dict[str, float] = {}
+    measured: dict[str, float] = {}
+    for trainings, device, seconds in stored:
+        name = network_name(trainings)
+        predicted[name] = predicted.get(name, 0.0) + table.of(trainings, device).training_seconds(trainings)
+        measured[name] = measured.get(name, 0.0) + seconds
+    return {name: predicted[name] / measured[name] - 1 for name in predicted}
+
+
+def _stored_seconds(sweep: Iterable[Task]) -> list[tuple[Trainings, str, float]]:
+    """Finished trainings with the seconds they took; a diverged one stopped early and says nothing."""
+    found = []
+    for task in sweep:
+        assert isinstance(task, Sweep)
+        for index in task.indices:
+            path = runs.run_path(task.root, task.trainings.cell, index)
+            if path.exists() and not (run := runs.read_run(path))["metrics"]["diverged"]:
+                found.append((task.trainings, task.device, run["provenance"]["seconds"]))
+    return found
+
+
+def beyond_limit(ahead: Plan, launch: Launch) -> str | None:
+    """What to do where jobs of the sweep need more than their time limit."""
+    limit = launch.of_stage("sweep")["time"] / 60
     if ahead.longest_job_hours <= limit:
         return None
     limits = f"launch.stages.sweep.time is {limit:.3g} h"
-    if ahead.longest_training_hours > limit:
+    if ahead.longest_training_hours > limit or launch.petaflop_per_task is None:
         return f"one training alone takes {ahead.longest_training_hours:.2f} h, {limits}: raise it"
-    fitting = launch["petaflop_per_task"] * limit / ahead.longest_job_hours
+    fitting = launch.petaflop_per_task * limit / ahead.longest_job_hours
     return f"{limits}: raise it, or try launch.petaflop_per_task={fitting:.3g}"
 
 
-def _network(config: dict[str, Any]) -> str:
-    return f"{config['model']['name']}, {config['data']['channels']} channels, {config['data']['classes']} classes"
-
-
-def _throughput(tasks: Sequence[Task], seconds: float) -> dict[str, Throughput]:
-    """One calibration a network, with the engine its configuration names ('auto' is timed as sequential)."""
-    found: dict[str, Throughput] = {}
-    for config in (task.config for task in tasks):
-        if _network(config) not in found:
-            like = torch.zeros(1, config["data"]["channels"], SIDE, SIDE, device=device_of(config))
-            engine = "stacked" if config["engine"] == "stacked" else "sequential"
-            stack = len(config["lr_indices"])
-            found[_network(config)] = calibrate(
-                lambda config=config: build(config),  # type: ignore[misc]
-                Recipe(**config["training"]),
-                like,
-                engine=engine,
-                stack=stack,
-                seconds=seconds,
-            )
-    return found
-
-
-def _measured(sweep: Sequence[Task]) -> list[tuple[Job, float]]:
-    """Finished trainings with the seconds they took; a diverged one stopped early and says nothing."""
-    found = []
-    for config in (task.config for task in sweep):
-        for index in config["lr_indices"]:
-            path = runs.run_path(Path(config["root"]), runs.cell_of(config), index)
-            if path.exists() and not (run := runs.read_run(path))["metrics"]["diverged"]:
-                found.append((job_of(config, 1), run["provenance"]["seconds"]))
-    return found
+def small_last_batches(cells: Mapping[object, Trainings]) -> list[str]:
+    """The cells whose epochs end on a batch of so few examples that batch norm keeps poor statistics of it."""
+    named = []
+    for cell, trainings in cells.items():
+        batches = trainings.recipe.batches(0, trainings.examples)
+        if len(batches) > 1 and len(batches[-1]) < SMALL_BATCH:
+            named.append(f"{cell} ends each epoch on a batch of {len(batches[-1])}")
+    return named

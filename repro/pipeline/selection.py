@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from repro.storage.results import Cell
+from repro.storage.runs import CELL_COLUMNS
 
 
 class MissingRunsError(RuntimeError):
@@ -23,8 +24,8 @@ def select(runs: pd.DataFrame) -> pd.DataFrame:
     ranked = ranked.sort_values(
         ["unusable", "test_error", "test_loss", "lr_index"], ascending=[True, True, True, False], na_position="last"
     )
-    best = ranked.groupby(["data", "model", "n_per_class"], sort=False).head(1)
-    return best.drop(columns="unusable").sort_values(["data", "model", "n_per_class"]).reset_index(drop=True)
+    best = ranked.groupby(CELL_COLUMNS, sort=False).head(1)
+    return best.drop(columns="unusable").sort_values(CELL_COLUMNS).reset_index(drop=True)
 
 
 def check_complete(runs: pd.DataFrame, expected: Iterable[tuple[Cell, int]], missing_allowed: int) -> None:
@@ -33,8 +34,7 @@ def check_complete(runs: pd.DataFrame, expected: Iterable[tuple[Cell, int]], mis
     Raises:
         MissingRunsError: a cell lacks more than `missing_allowed` of its (cell, learning-rate index) pairs, or all.
     """
-    columns = ["data", "model", "n_per_class", "lr_index"]
-    present = set(runs[columns].itertuples(index=False, name=None)) if len(runs) else set()
+    present = set(runs[[*CELL_COLUMNS, "lr_index"]].itertuples(index=False, name=None)) if len(runs) else set()
     wanted: dict[Cell, list[int]] = {}
     for cell, lr_index in expected:
         wanted.setdefault(cell, []).append(lr_index)

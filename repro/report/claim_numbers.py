@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from repro.spectra.broadening import split_outliers
+from repro.spectra.record import Spectrum
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -31,32 +31,24 @@ def trend(values: np.ndarray) -> float:
 
 def outlier_to_bulk(arrays: Arrays, name: str) -> float:
     """The (C−1)-th largest eigenvalue over the largest, in magnitude, of all that are not among the top C."""
-    nodes, weights = split_outliers(arrays[f"{name}_nodes"], arrays[f"{name}_weights"], arrays[f"{name}_converged"])
-    top = descending(arrays[f"{name}_eigenvalues"])
-    return float(top[len(top) - 2] / np.abs(nodes[weights > 0]).max())
+    spectrum = Spectrum.from_arrays(arrays, name)
+    return float(descending(spectrum.eigenvalues)[-2] / spectrum.bulk().largest)
 
 
 def outlier_difference(arrays: Arrays) -> float:
     """Median of |λ_k(Hess) − λ_k(G)| / λ_k(Hess) over the outliers, on training data."""
-    hessian = descending(arrays["train_hessian_eigenvalues"])[:-1]
-    gauss_newton = descending(arrays["train_gauss_newton_eigenvalues"])[:-1]
+    hessian, gauss_newton = (
+        descending(Spectrum.from_arrays(arrays, f"train_{matrix}").eigenvalues)[:-1]
+        for matrix in ("hessian", "gauss_newton")
+    )
     return float(np.median(np.abs(hessian - gauss_newton) / np.abs(hessian)))
 
 
 def residual_share_of_bulk(arrays: Arrays) -> float:
     """tr E² over tr E² + tr G², both without the outliers of G, on training data."""
-    nodes, weights = (
-        arrays["train_gauss_newton_nodes"],
-        arrays["train_gauss_newton_weights"],
-    )
-    bulk_of_G = square(*split_outliers(nodes, weights, arrays["train_gauss_newton_converged"]))
-    E = square(arrays["train_residual_nodes"], arrays["train_residual_weights"])
+    bulk_of_G = Spectrum.from_arrays(arrays, "train_gauss_newton").bulk().moment(2)
+    E = Spectrum.from_arrays(arrays, "train_residual").moment(2)
     return E / (E + bulk_of_G)
-
-
-def square(nodes: np.ndarray, weights: np.ndarray) -> float:
-    """tr A² / P from the quadrature of A."""
-    return float((nodes**2 * weights).sum() / len(nodes))
 
 
 # gauss_newton_knockouts
@@ -65,7 +57,9 @@ def square(nodes: np.ndarray, weights: np.ndarray) -> float:
 def outliers_left(arrays: Arrays, knocked_out: str) -> float:
     """Sum of the C − 1 largest eigenvalues after a knockout, over the same sum before."""
     count = len(arrays["class_part"]) - 1
-    left, before = (descending(arrays[f"{name}_eigenvalues"])[:count] for name in (knocked_out, "full"))
+    left, before = (
+        descending(Spectrum.from_arrays(arrays, name).eigenvalues)[:count] for name in (knocked_out, "full")
+    )
     return float(left.clip(min=0).sum() / before.sum())
 
 
@@ -122,6 +116,7 @@ def theorem_error(arrays: Arrays) -> float:
 
 def gap_change(arrays: Arrays) -> float:
     """Range, over the later half of the checkpoints, of log10 of G_class's mean eigenvalue over G_within's largest."""
-    top = np.where(arrays["within_weights"] > 0, arrays["within_nodes"], 0).max(axis=(1, 2))
-    gap = np.log10(arrays["class_part"].mean(axis=1) / top)
+    means, dim = arrays["class_part"].mean(axis=1), int(arrays["gauss_newton_dim"])
+    top = [Spectrum.from_arrays(arrays, "within", at=at, dim=dim).largest for at in range(len(means))]
+    gap = np.log10(means / top)
     return float(np.ptp(gap[len(gap) // 2 :]))

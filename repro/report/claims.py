@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from repro.figures.style import cell_title
 from repro.report import claim_numbers as numbers
 from repro.report.claim_numbers import Arrays
 from repro.report.content import Table, table
@@ -176,7 +175,7 @@ def values_of(claim: Claim, stored: Stored) -> dict[str, float]:
         except KeyError:  # the experiment measures less than the claim takes, e.g. no test spectrum
             continue
         if np.isfinite(value):
-            found[cell_title(result.cell) if result.cell else "no network"] = value
+            found[result.title] = value
     return found
 
 

@@ -14,7 +14,6 @@ import pandas as pd
 
 from repro.figures import figure_path, find_figure
 from repro.figures.results import Results
-from repro.figures.style import data_name, model_name
 from repro.report.stored import Stored
 from repro.storage.results import Cell
 
@@ -63,8 +62,8 @@ def overview(stored: Stored) -> list[tuple[str, str]]:
         diverged = int(runs.diverged.astype(bool).sum())
         rates = f"{runs.lr_index.nunique()} learning rates, {runs.lr.min():.2g} to {runs.lr.max():.2g}"
         found += [
-            ("Data", ", ".join(map(data_name, runs.data.unique()))),
-            ("Networks", ", ".join(map(model_name, runs.model.unique()))),
+            ("Data", ", ".join(runs.data_title.unique())),
+            ("Networks", ", ".join(runs.model_title.unique())),
             ("Examples per class", ", ".join(str(n) for n in sorted(runs.n_per_class.unique()))),
             ("Trainings", f"{len(runs)} ({rates}; {diverged} diverged), {_range(runs.epochs)} epochs"),
             ("Trained on", ", ".join(f"{name} ({n})" for name, n in runs.device.value_counts().items())),
@@ -92,13 +91,14 @@ def selected_table(stored: Stored) -> Table:
         return table(pd.DataFrame())
     rows = []
     for run in stored.selected.itertuples():
-        record = stored.retrained.get(Cell(run.data, run.model, run.n_per_class), {})
+        record = stored.retrained.get(Cell(run.data, run.model, run.n_per_class, run.seed), {})
         again = record.get("retrained_test_error")
         rows.append(
             {
-                "data": data_name(run.data),
-                "network": model_name(run.model),
+                "data": run.data_title,
+                "network": run.model_title,
                 "n per class": run.n_per_class,
+                "seed": run.seed,
                 "learning rate": f"{run.lr:.3g} (k = {run.lr_index})",
                 "test error": f"{run.test_error:.2%}",
                 "train error": f"{run.train_error:.2%}",

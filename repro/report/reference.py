@@ -8,14 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from repro.figures.style import data_name, model_name
 from repro.report.claim_numbers import classes, overlapping
 from repro.report.content import Table, table
 from repro.report.stored import Stored
 
 
 def reference_values() -> pd.DataFrame:
-    """One row a published number: quantity, data, model, published, source, status, and which of ours compares."""
+    """One row a published number: quantity, where, published, source, status, and which of ours compares."""
     with (files("repro.report") / "reference_values.csv").open() as file:
         return pd.read_csv(file, keep_default_na=False)
 
@@ -26,18 +25,9 @@ def reference_table(stored: Stored) -> Table:
     for reference in reference_values().itertuples():
         kind, _, detail = reference.ours.partition(" ")
         for ours, difference in OURS[kind](stored, reference, detail):
-            where = ", ".join(part for part in (_data(reference.data), _model(reference.model)) if part)
-            rows.append([reference.quantity, where, reference.published, ours, difference, reference.source])
+            rows.append([reference.quantity, reference.where, reference.published, ours, difference, reference.source])
     columns = ["quantity", "where", "published", "ours", "what differs", "source"]
     return table(pd.DataFrame(rows, columns=columns))
-
-
-def _data(name: str) -> str:
-    return data_name(name) if name else ""
-
-
-def _model(name: str) -> str:
-    return model_name(name) if name else ""
 
 
 def _parameters(stored: Stored, reference: Any, detail: str) -> Iterator[tuple[str, str]]:

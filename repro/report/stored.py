@@ -24,10 +24,10 @@ def load_stored(root: Path) -> Stored:
     """Read tables, records and all measurement results below `root`."""
     results: dict[str, list[Result]] = {}
     for path in sorted((root / "results").rglob("*.npz"), key=_in_grid_order):
-        cell = _cell(path.parent.relative_to(root / "results"))
+        cell = Cell.from_path(path.parent.relative_to(root / "results"))
         results.setdefault(path.stem, []).append(load_result(path, cell))
     retrained = {
-        _cell(path.parent.relative_to(root / "selected")): json.loads(path.read_text())
+        Cell.from_path(path.parent.relative_to(root / "selected")): json.loads(path.read_text())
         for path in sorted((root / "selected").rglob("run.json"), key=_in_grid_order)
     }
     return Stored(
@@ -36,14 +36,6 @@ def load_stored(root: Path) -> Stored:
         {cell: record for cell, record in retrained.items() if cell},
         results,
     )
-
-
-def _cell(folder: Path) -> Cell | None:
-    """<data>/<model>/n<k> -> Cell; the folder of results of no network -> None."""
-    if len(folder.parts) != 3:
-        return None
-    data, model, n = folder.parts
-    return Cell(data, model, int(n.removeprefix("n")))
 
 
 def _in_grid_order(path: Path) -> tuple[str, str, int, str]:

@@ -13,6 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+# What the smoothing of spectra depends on beside the number of Lanczos steps. Figures use these and no others.
+KAPPA = 3.0  # of a linear spectrum: the paper, D.2 (certain); the author's released code has 1.25
+LOG_KAPPA = 1.25  # of a log spectrum: the paper states none (certain); the value of the author's released code
+EPSILON = 1e-5  # of a log spectrum: the paper (certain); the author's released code has 1e-6
+MARGIN = 0.05  # by which a range is widened on both sides: the paper (certain)
+POINTS = 1024  # K, points of the grid: the paper (certain), but for the 200 of Figure 15
+
 
 class Curve(NamedTuple):
     """A density on a grid: the mean over probes, and mean -/+ one standard error of it (no band from one probe)."""
@@ -41,9 +48,9 @@ def linear_curve(
     nodes: ArrayLike,
     weights: ArrayLike,
     *,
-    kappa: float = 3.0,
-    points: int = 1024,
-    margin: float = 0.05,
+    kappa: float = KAPPA,
+    points: int = POINTS,
+    margin: float = MARGIN,
     limits: tuple[float, float] | None = None,
 ) -> Curve:  # [R, M]
     """Density per unit eigenvalue on a linear grid over `limits`, by default the range of the nodes with a margin."""
@@ -57,10 +64,10 @@ def log_curve(
     nodes: ArrayLike,
     weights: ArrayLike,
     *,
-    epsilon: float = 1e-5,
-    kappa: float = 1.25,
-    points: int = 1024,
-    margin: float = 0.05,
+    epsilon: float = EPSILON,
+    kappa: float = LOG_KAPPA,
+    points: int = POINTS,
+    margin: float = MARGIN,
     limits: tuple[float, float] | None = None,
     per_log: bool = False,
 ) -> Curve:  # [R, M]
@@ -79,16 +86,6 @@ def log_curve(
     curves = broaden(logs, weights, grid, _width(nodes.shape[1], kappa, low, high, points))
     x = np.exp(grid)
     return _curve(x, curves if per_log else curves / x)
-
-
-def split_outliers(nodes: ArrayLike, weights: ArrayLike, converged: ArrayLike) -> tuple[Array, Array]:
-    """Nodes and weights [R, M'] of the bulk: without the leading columns that hold the converged outliers.
-
-    `repro.linalg.spectrum.spectrum` puts each converged outlier, with its exact mass 1/P, before the rest of every row.
-    The bulk's weights then sum to 1 - K/P.
-    """
-    count = int(np.sum(converged))
-    return np.atleast_2d(nodes)[:, count:], np.atleast_2d(weights)[:, count:]
 
 
 def wasserstein(

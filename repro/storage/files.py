@@ -1,9 +1,8 @@
-"""Files that are either absent or complete, and digests of what they were made from."""
+"""Files that are either absent or complete."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -80,15 +79,3 @@ def _alive(process: int) -> bool:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically; NaN and infinity are refused by the reader's standard, so by us."""
     write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n"))
-
-
-def file_digest(path: Path) -> str:
-    """16 hexadecimal digits that identify the bytes of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def digest(content: Any) -> str:
-    """16 hexadecimal digits that identify a JSON-like value, whatever the order of its keys."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

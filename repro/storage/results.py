@@ -1,12 +1,13 @@
 """Measurement results on disk: named arrays and where they came from (numpy and json only).
 
-outputs/<experiment>/results/<data>/<model>/n<k>/<measurement>.npz     of a cell of the grid
+outputs/<experiment>/results/<cell>/<measurement>.npz                  of a cell of the grid, <data>/<model>/n<k>
 outputs/<experiment>/results/<measurement>.npz                         of no network (synthetic checks)
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +17,24 @@ from repro.storage.files import write_atomically
 
 
 class Cell(NamedTuple):
-    """One cell of the grid: the networks that differ in their learning rate alone."""
+    """One cell of the grid: the networks that differ in their learning rate alone.
+
+    As a path it is <data>/<model>/n<k>, with /seed<s> behind it where the seed is not 0.
+    """
 
     data: str
     model: str
     n_per_class: int  # training examples per class
+    seed: int = 0  # of the initial weights and the order of batches
 
     def __str__(self) -> str:
-        return f"{self.data}/{self.model}/n{self.n_per_class}"
+        return f"{self.data}/{self.model}/n{self.n_per_class}" + (f"/seed{self.seed}" if self.seed else "")
+
+    @classmethod
+    def from_path(cls, path: Path) -> Cell | None:
+        """The cell that a folder such as <data>/<model>/n<k>/seed<s> is of; None if it is of none."""
+        found = re.fullmatch(r"([^/]+)/([^/]+)/n(\d+)(?:/seed(\d+))?", path.as_posix())
+        return cls(found[1], found[2], int(found[3]), int(found[4] or 0)) if found else None
 
 
 class Result(NamedTuple):
@@ -32,6 +43,24 @@ class Result(NamedTuple):
     cell: Cell | None  # None: a measurement of no network
     arrays: dict[str, np.ndarray]
     provenance: dict[str, Any]
+
+    @property
+    def data_title(self) -> str:
+        """The data set's name for people: Fashion-MNIST (subset)."""
+        return self.provenance.get("data_title", self.cell.data if self.cell else "")
+
+    @property
+    def model_title(self) -> str:
+        """The network's name for people, with its width where it is not the paper's: VGG11 (width 0.125)."""
+        return self.provenance.get("model_title", self.cell.model if self.cell else "")
+
+    @property
+    def title(self) -> str:
+        """Fashion-MNIST (subset), VGG11 (width 0.125), 136 per class; a seed is named where it is not 0."""
+        if self.cell is None:
+            return "no network"
+        seed = f", seed {self.cell.seed}" if self.cell.seed else ""
+        return f"{self.data_title}, {self.model_title}, {self.cell.n_per_class} per class{seed}"
 
 
 def result_path(root: Path, measurement: str, cell: Cell | None) -> Path:

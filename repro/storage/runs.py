@@ -1,44 +1,26 @@
-"""Results of the sweep on disk: one json file a training, and one table of them all.
+"""Results of the sweep on disk: one json file per training, and one table of them all.
 
-    outputs/<experiment>/runs/<data>/<model>/n<k>/lr<index>.json
-    outputs/<experiment>/selected/<data>/<model>/n<k>/run.json      of the selected run, trained again with checkpoints
+    outputs/<experiment>/runs/<cell>/lr<index>.json
+    outputs/<experiment>/selected/<cell>/run.json      of the selected run, trained again with checkpoints
 
-A run is identified by its path and by the digest of everything that decides its outcome (`identity`).
+<cell> is <data>/<model>/n<k>, with /seed<s> behind it where the seed is not 0. A run is identified by its path and the
+digest of everything that decides its outcome (`repro.storage.identity.training`).
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from repro.storage.files import digest, write_json
+from repro.storage.files import write_json
+from repro.storage.identity import differences, digest
 from repro.storage.results import Cell
 
-ALGORITHM = 1  # raise it by hand when a change of the code changes the numbers of a training
-
-
-def cell_of(config: Mapping[str, Any]) -> Cell:
-    """The cell of the grid that a resolved configuration belongs to."""
-    return Cell(config["data"]["name"], config["model"]["name"].replace(":", "."), config["n_per_class"])
-
-
-def identity(config: Mapping[str, Any], lr_index: int, lr: float) -> dict[str, Any]:
-    """All that decides the outcome of one training; paths, devices and packing are not in it."""
-    data = {key: value for key, value in config["data"].items() if key != "sizes"}
-    return {
-        "algorithm": ALGORITHM,
-        "data": data,
-        "model": config["model"],
-        "n_per_class": config["n_per_class"],
-        "lr_index": lr_index,
-        "lr": lr,
-        "training": config["training"],
-    }
+CELL_COLUMNS = list(Cell._fields)  # of a table of runs
 
 
 def run_path(root: Path, cell: Cell, lr_index: int) -> Path:
@@ -90,24 +72,17 @@ def run_finished(path: Path, wanted: dict[str, Any]) -> bool:
     )
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Each setting that differs by more than rounding, as 'key = stored value, asked for value'."""
-    found = []
-    for key in sorted(set(stored) | set(wanted)):
-        a, b = stored.get(key), wanted.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b and not (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-10)):
-            found.append(f"{prefix}{key} = {a!r}, asked for {b!r}")
-    return found
-
-
 def table(runs: Iterable[tuple[Cell, int, Path]]) -> pd.DataFrame:
-    """One row a training, from (cell, learning-rate index, path) of each; those not stored yet are left out."""
+    """One row per training, from (cell, learning-rate index, path) of each; those not stored yet are left out.
+
+    Columns: data, model, n_per_class, seed, lr_index, lr, epochs, the metrics after the last epoch (diverged, and loss
+    and error on both sets), seconds, device, digest, data_title, model_title.
+    """
     rows = []
     for cell, lr_index, path in runs:
         if path.exists():
             run = read_run(path)
+            made = run["provenance"]
             rows.append(
                 {
                     **cell._asdict(),
@@ -115,9 +90,9 @@ def table(runs: Iterable[tuple[Cell, int, Path]]) -> pd.DataFrame:
                     "lr": run["config"]["lr"],
                     "epochs": run["config"]["training"]["epochs"],
                     **run["metrics"],
-                    "seconds": run["provenance"]["seconds"],
-                    "device": run["provenance"]["device"],
+                    **{key: made[key] for key in ("seconds", "device")},
                     "digest": run["digest"],
+                    **{key: made[key] for key in ("data_title", "model_title")},
                 }
             )
     return pd.DataFrame(rows)

@@ -11,11 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from repro.storage.files import digest
+from repro.storage.identity import digest
 from repro.training.checkpoint import BlockState, load_state, save_state
 from repro.training.engines import ENGINES, choose_engine, groups
 from repro.training.precision import repeatable
-from repro.training.recipe import History, Measured, Recipe
+from repro.training.recipe import History, Recipe, Scores
 from repro.training.sequential import SingleRun
 from repro.training.stacked import StackedRuns
 
@@ -24,10 +24,11 @@ OnFinished = Callable[[int, History], None]  # position of the learning rate, it
 OnEpoch = Callable[[int, int], None]  # epochs done and to do, summed over the block's runs
 OnCheckpoint = Callable[[int, int, nn.Module], None]  # position of the learning rate, finished epochs, network
 
+VERSION = 1  # raise it by hand when a change of the code changes the numbers of a training
 EVALUATION_BATCH = 250  # examples a forward pass; larger ones leave the CPU's caches and are slower
 
 
-class Split(Protocol):
+class LabelledImages(Protocol):
     """A data set on its device."""
 
     @property
@@ -40,13 +41,13 @@ class Split(Protocol):
 
 def train_block(
     build: Callable[[], nn.Module],
-    train: Split,
-    test: Split,
+    train: LabelledImages,
+    test: LabelledImages,
     learning_rates: Sequence[float],
     recipe: Recipe,
     *,
     engine: str = "auto",
-    memory: int | None = None,
+    stack_bytes: float = 2e10,
     stored: Collection[int] = (),
     on_finished: OnFinished | None = None,
     on_epoch: OnEpoch | None = None,
@@ -64,9 +65,9 @@ def train_block(
 
     Args:
         build: makes the network; called once, after seeding with `recipe.seed`.
-        engine: "sequential", one network after the other; "stacked", as many at once as `memory` holds; "auto",
-            whichever a short trial finds faster (name the engine where bits must be the same on every day).
-        memory: bytes; None is half of the device's.
+        engine: "sequential", one network after the other; "stacked", as many at once as `stack_bytes` hold; "auto", the
+            first on a CPU and the second on a GPU.
+        stack_bytes: memory that the networks of a stack may take. A stack of another size gives other rounding errors.
         stored: positions of the rates whose histories the caller has; they are neither trained nor told again.
         on_finished: told each history as soon as its run has ended; a resumed block tells those not in `stored` again.
         on_checkpoint: given the network (eval mode) after each of `checkpoint_epochs` finished epochs; 0 is the start.
@@ -86,8 +87,10 @@ def train_block(
     initial = initial_network(build, train.images, recipe.seed)
     with repeatable(recipe.precision):
         if checkpoint:
-            block.keep_state(checkpoint, checkpoint_seconds, _identity(initial, train, learning_rates, recipe, engine))
-        block.run(initial, engine, memory)
+            block.keep_state(
+                checkpoint, checkpoint_seconds, _identity(initial, train, learning_rates, recipe, engine, stack_bytes)
+            )
+        block.run(initial, engine, stack_bytes)
     return [block.histories[index] for index in range(len(learning_rates)) if index not in stored]
 
 
@@ -103,19 +106,27 @@ def layout(like: Tensor) -> torch.memory_format:
     return torch.channels_last if like.device.type == "cpu" and like.ndim == 4 else torch.preserve_format
 
 
-def _identity(initial: nn.Module, train: Split, rates: Sequence[float], recipe: Recipe, engine: str) -> str:
+def _identity(
+    initial: nn.Module,
+    train: LabelledImages,
+    rates: Sequence[float],
+    recipe: Recipe,
+    engine: str,
+    stack_bytes: float,
+) -> str:
     """Digest of what decides a block's outcome; of networks and data, their shapes and sums."""
     tensors = {**initial.state_dict(), "images": train.images, "labels": train.labels}
     sums = {name: [list(t.shape), repr(t.double().sum().item())] for name, t in tensors.items()}
-    return digest({"tensors": sums, "rates": list(rates), "recipe": asdict(recipe), "engine": engine})
+    how = {"recipe": asdict(recipe), "engine": engine, "stack_bytes": stack_bytes, "version": VERSION}
+    return digest({"tensors": sums, "rates": list(rates), **how})
 
 
 @dataclass
 class _Block:
     """The trainings of a block: what they need, whom they tell and what came out."""
 
-    train_split: Split
-    test_split: Split
+    train_split: LabelledImages
+    test_split: LabelledImages
     rates: Sequence[float]
     recipe: Recipe
     on_finished: OnFinished | None
@@ -134,18 +145,22 @@ class _Block:
         """Save the block under `path` from time to time."""
         self.state_path, self.state_seconds, self.identity = path, seconds, identity
 
-    def run(self, initial: nn.Module, engine: str, memory: int | None) -> None:
-        """Finish what a killed job has begun, then train the rest."""
+    def run(self, initial: nn.Module, engine: str, stack_bytes: float) -> None:
+        """Finish what a killed job has begun, then train the rest.
+
+        Stacks are cut from the whole block, whatever of it is finished, so that they are the same in every attempt; of
+        a stack that is stored in part all is trained once more.
+        """
         self.saved_at = time.monotonic()
         loaded = load_state(self.state_path, self.identity) if self.state_path else None
         if loaded:
-            engine = self._resume(initial, *loaded)
-        waiting = [index for index in range(len(self.rates)) if index not in self.finished]
-        if waiting:
+            self._resume(initial, *loaded)
+        if not self.finished.issuperset(range(len(self.rates))):
             batch = next(self._train_batches(0))
-            engine, at_once = choose_engine(engine, initial, batch, self.recipe, len(waiting), memory)
-            for indices in groups(waiting, at_once):
-                self.train(ENGINES[engine](initial, self.recipe, indices))
+            engine, at_once = choose_engine(engine, initial, batch, len(self.rates), stack_bytes)
+            for indices in groups(range(len(self.rates)), at_once):
+                if not self.finished.issuperset(indices):
+                    self.train(ENGINES[engine](initial, self.recipe, indices))
         if self.state_path:
             self.state_path.unlink(missing_ok=True)
 
@@ -192,7 +207,7 @@ class _Block:
 
     def _drop_diverged(self, runs: Runs, finite: Sequence[bool]) -> None:
         """Diverged networks stop here, as chance-level results."""
-        chance = Measured(None, 1 - 1 / self.train_split.classes)
+        chance = Scores(None, 1 - 1 / self.train_split.classes)
         for index, alive in zip(runs.indices, finite):
             if not alive:
                 self.histories[index].diverged = True
@@ -213,8 +228,8 @@ class _Block:
             save_state(self.state_path, state, runs.tensors())
             self.saved_at = time.monotonic()
 
-    def _resume(self, initial: nn.Module, state: BlockState, tensors: dict[str, Tensor]) -> str:
-        """Take up a saved block: tell what is finished, train the runs it was at, return its engine."""
+    def _resume(self, initial: nn.Module, state: BlockState, tensors: dict[str, Tensor]) -> None:
+        """Take up a saved block: tell what is finished, and train the runs it was at to the end."""
         self.histories = state.histories
         for index in state.finished:
             self._finish(index)
@@ -223,7 +238,6 @@ class _Block:
             for name, tensor in runs.tensors().items():
                 tensor.copy_(tensors[name])
             self.train(runs, state.epoch)
-        return state.engine
 
     def _hand_out(self, runs: Runs, epoch: int) -> None:
         if self.on_checkpoint and epoch in self.checkpoint_epochs:
@@ -235,6 +249,6 @@ class _Block:
         return self.recipe.epochs * len(self.finished) + epoch * running
 
 
-def _batches(split: Split) -> list[tuple[Tensor, Tensor]]:
+def _batches(split: LabelledImages) -> list[tuple[Tensor, Tensor]]:
     images = split.images.to(memory_format=layout(split.images))
     return list(zip(images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH)))

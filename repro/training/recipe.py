@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+LAST_BATCHES = ("keep", "drop", "join")
 
 
-class Measured(NamedTuple):
+class Scores(NamedTuple):
     """Mean cross-entropy (None: not finite) and fraction of errors of one network on one data set."""
 
     loss: float | None
     error: float
 
 
-def measured(loss: float, error: float) -> Measured:
-    """What `Measured` holds, from a loss that may be NaN or infinite."""
-    return Measured(loss if math.isfinite(loss) else None, error)
+def scores(loss: float, error: float) -> Scores:
+    """The scores of a network whose loss may be NaN or infinite."""
+    return Scores(loss if math.isfinite(loss) else None, error)
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,20 @@ class Recipe:
     `milestones` (epochs counted from 0, so 200 epochs drop after 66 and after 133).
     `evaluate` says after which epochs losses and errors are measured: "last", a list of epochs, or a number of
     log-spaced epochs. The last epoch is always measured.
+    `last_batch` says what becomes of an epoch's last batch where it is smaller than the others: "keep" it, as PyTorch's
+    DataLoader does by default, "drop" it (the epoch then misses some examples, others each time), or "join" it to the
+    batch before. Batch norm keeps the statistics of that batch, so a few examples in it spoil them.
     """
 
     epochs: int
     batch_size: int
     momentum: float
     weight_decay: float  # added to the gradient of every parameter, biases and batch norm too
-    milestones: Sequence[float]
+    milestones: list[float]
     factor: float
-    evaluate: str | int | Sequence[int]
+    evaluate: Any  # "last", a list of epochs, or a number of epochs
     precision: str  # "fp32" | "tf32" | "bf16" (bf16: autocast, weights stay in float32)
+    last_batch: str  # "keep" | "drop" | "join"
     seed: int  # of the initial weights and of the batch order
 
     def __post_init__(self) -> None:
@@ -50,7 +54,11 @@ class Recipe:
             raise ValueError(f"training needs epochs >= 1 and batch_size >= 2, got {self.epochs} and {self.batch_size}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"training precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-        if isinstance(self.evaluate, str) and self.evaluate != "last":
+        if self.last_batch not in LAST_BATCHES:
+            raise ValueError(
+                f"training last_batch {self.last_batch!r} is unknown; choose one of {', '.join(LAST_BATCHES)}"
+            )
+        if self.evaluate is None or (isinstance(self.evaluate, str) and self.evaluate != "last"):
             raise ValueError(f"evaluate must be 'last', a list of epochs or a number of epochs, got {self.evaluate!r}")
 
     def decay(self, epoch: int) -> float:
@@ -61,14 +69,19 @@ class Recipe:
     def batches(self, epoch: int, examples: int) -> list[Tensor]:
         """Row numbers of each batch of `epoch`: a function of seed and epoch alone, the same for all learning rates.
 
-        The last batch is smaller and kept, as in PyTorch's DataLoader, but a single left-over example joins the
-        batch before it: batch norm has no variance over one example.
+        Where a smaller last batch is kept, a single left-over example joins the batch before it all the same: batch
+        norm has no variance over one example.
         """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(examples, generator=generator)
         batches = list(order.split(self.batch_size))
-        if len(batches) > 1 and len(batches[-1]) == 1:
-            batches[-2:] = [order[-self.batch_size - 1 :]]
+        left_over = len(batches[-1])
+        if len(batches) == 1 or left_over == self.batch_size:
+            return batches
+        if self.last_batch == "drop":
+            return batches[:-1]
+        if self.last_batch == "join" or left_over == 1:
+            batches[-2:] = [order[-self.batch_size - left_over :]]
         return batches
 
     def evaluated_epochs(self) -> list[int]:
@@ -96,7 +109,7 @@ class History:
     test_error: list[float] = field(default_factory=list)
     seconds: float = 0.0  # this training's share of the time its block took
 
-    def record(self, epoch: int, train: Measured, test: Measured) -> None:
+    def record(self, epoch: int, train: Scores, test: Scores) -> None:
         """Add what was measured after `epoch` finished epochs."""
         self.epochs.append(epoch)
         self.train_loss.append(train.loss)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from repro.training.precision import forward_precision
-from repro.training.recipe import Measured, Recipe, measured
+from repro.training.recipe import Recipe, Scores, scores
 
 
 class SingleRun:
@@ -51,7 +51,7 @@ class SingleRun:
         return [bool(self.loss_sum.isfinite())]
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Measured]:
+    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Scores]:
         """Mean cross-entropy and error of each run, batch norm in eval mode."""
         self.network.eval()
         loss, wrong, count = 0.0, 0, 0
@@ -61,7 +61,7 @@ class SingleRun:
             loss += cross_entropy(logits, y, reduction="sum").item()
             wrong += int((logits.argmax(1) != y).sum())
             count += len(y)
-        return [measured(loss / count, wrong / count)]
+        return [scores(loss / count, wrong / count)]
 
     def keep(self, positions: Sequence[int]) -> None:
         """Forget all runs but these."""

@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 
 from repro.training.precision import forward_precision
-from repro.training.recipe import Measured, Recipe, measured
+from repro.training.recipe import Recipe, Scores, scores
 
 
 class StackedRuns:
@@ -65,7 +65,7 @@ class StackedRuns:
         return self.loss_sums.isfinite().tolist()
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Measured]:
+    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Scores]:
         """Mean cross-entropy and error of each run, batch norm in eval mode."""
         self.network.eval()
         losses, wrong, count = torch.zeros(len(self.indices)), torch.zeros(len(self.indices)), 0
@@ -76,7 +76,7 @@ class StackedRuns:
             losses = losses.to(logits) + cross_entropy(logits.transpose(1, 2), y, reduction="none").sum(dim=1)
             wrong = wrong.to(logits) + (logits.argmax(2) != y).sum(dim=1)
             count += y.shape[1]
-        return [measured(loss, error) for loss, error in zip((losses / count).tolist(), (wrong / count).tolist())]
+        return [scores(loss, error) for loss, error in zip((losses / count).tolist(), (wrong / count).tolist())]
 
     def keep(self, positions: Sequence[int]) -> None:
         """Forget all runs but these, and give back their memory."""

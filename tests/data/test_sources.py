@@ -13,7 +13,7 @@ import torchvision
 from torchvision.datasets import MNIST
 
 from repro.data import sources
-from repro.data.sources import read_cifar, read_embedded, read_mnist
+from repro.data.sources import read_cifar, read_embedded, read_idx_set
 
 
 def md5(content: bytes) -> str:
@@ -51,7 +51,8 @@ def mnist(tmp_path, monkeypatch, arrays):
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST"])
 @pytest.mark.parametrize(("train", "part"), [(True, "train"), (False, "t10k")])
 def test_reads_idx_files(mnist, arrays, name, train, part):
-    images, labels = read_mnist(name, mnist, train=train, download=False)
+    read = {"MNIST": sources.read_mnist, "FashionMNIST": sources.read_fashion_mnist}[name]
+    images, labels = read(mnist, train=train, download=False)
     assert (images == arrays[f"{part}-images-idx3-ubyte"][:, None]).all()
     assert (labels == arrays[f"{part}-labels-idx1-ubyte"]).all()
     assert images.dtype == np.uint8
@@ -59,7 +60,7 @@ def test_reads_idx_files(mnist, arrays, name, train, part):
 
 
 def test_reads_what_torchvision_reads(mnist):
-    images, labels = read_mnist("MNIST", mnist, train=True, download=False)
+    images, labels = read_idx_set("MNIST", mnist, train=True, download=False)
     theirs = MNIST(mnist, train=True)
     assert torch.equal(torch.tensor(images[:, 0]), theirs.data)
     assert torch.equal(torch.tensor(labels), theirs.targets)
@@ -72,17 +73,17 @@ def compress(folder):
 
 
 def test_reads_gzipped_files(mnist):
-    expected = read_mnist("MNIST", mnist, train=True, download=False)
+    expected = read_idx_set("MNIST", mnist, train=True, download=False)
     compress(mnist / "MNIST" / "raw")
-    found = read_mnist("MNIST", mnist, train=True, download=False)
+    found = read_idx_set("MNIST", mnist, train=True, download=False)
     assert all((a == b).all() for a, b in zip(found, expected))
 
 
 def test_finds_debians_package(mnist):
-    expected = read_mnist("FashionMNIST", mnist, train=True, download=False)
+    expected = read_idx_set("FashionMNIST", mnist, train=True, download=False)
     compress(mnist / "FashionMNIST" / "raw")
     (mnist / "FashionMNIST" / "raw").rename(mnist / "debian")
-    found = read_mnist("FashionMNIST", mnist, train=True, download=True)  # nothing is missing, nothing is downloaded
+    found = read_idx_set("FashionMNIST", mnist, train=True, download=True)  # nothing is missing, nothing is downloaded
     assert all((a == b).all() for a, b in zip(found, expected))
 
 
@@ -90,21 +91,21 @@ def test_missing_file_is_named(mnist):
     path = mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
     path.unlink()
     with pytest.raises(FileNotFoundError, match=rf"{path} \(md5 {sources.MD5['MNIST'][path.name]}.*download=true"):
-        read_mnist("MNIST", mnist, train=False, download=False)
+        read_idx_set("MNIST", mnist, train=False, download=False)
 
 
 def test_wrong_content_is_refused(mnist):
     path = mnist / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(ValueError, match=rf"{path} has the wrong content .*{sources.MD5['MNIST'][path.name]}; delete"):
-        read_mnist("MNIST", mnist, train=True, download=False)
+        read_idx_set("MNIST", mnist, train=True, download=False)
 
 
 def test_truncated_plain_file_is_refused(mnist):
     path = mnist / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="wrong content"):
-        read_mnist("MNIST", mnist, train=True, download=False)
+        read_idx_set("MNIST", mnist, train=True, download=False)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:40] + bytes(40) + b[80:], lambda b: b"no"])
@@ -114,7 +115,7 @@ def test_damaged_gzip_is_refused(mnist, damage):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=rf"{path} cannot be read .*expected is md5"):
-        read_mnist("MNIST", mnist, train=True, download=False)
+        read_idx_set("MNIST", mnist, train=True, download=False)
 
 
 class Downloader:
@@ -143,7 +144,7 @@ def test_downloads_only_what_is_missing(mnist, tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "MNIST", downloader)
     new = tmp_path / "new"
     for _ in range(2):
-        images, _ = read_mnist("MNIST", new, train=True, download=True)
+        images, _ = read_idx_set("MNIST", new, train=True, download=True)
     assert len(images) == 7
     assert downloader.calls == 1
     assert [path.name for path in new.iterdir()] == ["MNIST"]  # the unfinished folder is gone
@@ -156,14 +157,14 @@ def test_failed_download_is_one_sentence(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", Downloader(fail))
     with pytest.raises(FileNotFoundError, match=r"MNIST could not be downloaded into .*; copy its files to") as caught:
-        read_mnist("MNIST", tmp_path, train=True, download=True)
+        read_idx_set("MNIST", tmp_path, train=True, download=True)
     assert "\n" not in str(caught.value)
 
 
 def test_unwritable_folder_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(FileNotFoundError, match="could not be downloaded"):
-        read_mnist("MNIST", tmp_path / "file", train=True, download=True)
+        read_idx_set("MNIST", tmp_path / "file", train=True, download=True)
 
 
 def test_reads_from_a_read_only_folder(mnist):
@@ -173,7 +174,7 @@ def test_reads_from_a_read_only_folder(mnist):
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = [path.stat().st_mtime_ns for path in everything]  # root may write anyway, and would show here
     try:
-        images, _ = read_mnist("MNIST", mnist, train=True, download=True)
+        images, _ = read_idx_set("MNIST", mnist, train=True, download=True)
         assert len(images) == 7
         assert [path.stat().st_mtime_ns for path in everything] == before
     finally:
@@ -207,7 +208,8 @@ def cifar(request, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("train", [True, False])
 def test_reads_cifar(cifar, train):
-    images, labels = read_cifar(cifar.name, cifar.root, train=train, download=False)
+    read = {"CIFAR10": sources.read_cifar10, "CIFAR100": sources.read_cifar100}[cifar.name]
+    images, labels = read(cifar.root, train=train, download=False)
     parts = [cifar.rows[file] for file, _ in (cifar.kind.train_list if train else cifar.kind.test_list)]
     assert (images == np.concatenate([data for data, _ in parts]).reshape(-1, 3, 32, 32)).all()
     assert labels.tolist() == [label for _, labels in parts for label in labels]

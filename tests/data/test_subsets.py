@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from repro.data import choose_per_class, paper_sizes
+from repro.data.subsets import choose_per_class, paper_sizes
 
 TO_5000 = [10, 13, 19, 26, 37, 51, 71, 98, 136, 189, 263, 365, 506, 702, 974, 1351, 1874, 2599, 3605, 5000]
 TO_500 = [10, 12, 15, 18, 22, 27, 34, 42, 51, 63, 78, 96, 118, 145, 178, 219, 269, 331, 406, 500]

@@ -1,7 +1,5 @@
 """Figures 1, 2, 5, 6, x2-x4, x7 and x8 drawn from measurements of a tiny network: what is where, not how it looks."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +10,7 @@ from repro.figures import find_figure
 from repro.figures.results import Results
 from repro.figures.x03_tsne import embedding
 from repro.measurements import alignment, alignment_dynamics, class_means, dynamics, gauss_newton_knockouts
+from repro.network import Network
 from repro.storage.results import Cell, Result
 
 C, N = 3, 30
@@ -28,23 +27,15 @@ def measured():
 
     with torch.random.fork_rng():
         data = [(torch.randn(N, 6, dtype=torch.float64), torch.arange(N) % C)]
-        run = SimpleNamespace(
-            model=network(1), train=SimpleNamespace(classes=C), batches=lambda split="train": data,
-            epochs=[0, 1], at_epoch=network,
-        )  # fmt: skip
-        lanczos = {"steps": 20, "probes": 1, "tolerance": 1e-3, "memory_budget": 1e9, "seed": 0}
+        run = Network(network(1), data, checkpoints={0: network(0), 1: network(1)})
+        lanczos, pairs = {"steps": 20}, {"tolerance": 1e-6, "max_products": 60}
+        settings = {
+            gauss_newton_knockouts: lanczos, dynamics: lanczos, class_means: {},
+            alignment_dynamics: pairs, alignment: pairs,
+        }  # fmt: skip
         found = {
-            "gauss_newton_knockouts": gauss_newton_knockouts.measure(
-                run, knockout="subtraction", outliers=None, **lanczos
-            ),
-            "dynamics": dynamics.measure(run, epochs=None, **lanczos),
-            "class_means": class_means.measure(run, memory_budget=1e9, stored_means=C**2),
-            "alignment_dynamics": alignment_dynamics.measure(
-                run, epochs=None, tolerance=1e-6, max_products=60, memory_budget=1e9, seed=0
-            ),
-            "alignment": alignment.measure(
-                run, eigenvectors=None, tolerance=1e-6, max_products=60, memory_budget=1e9, seed=0
-            ),
+            module.__name__.rpartition(".")[2]: module.measure(run, module.Settings(**given))
+            for module, given in settings.items()
         }
     used = {"measurement": {"knockout": "subtraction"}, "epochs": [0, 1]}
     return {name: [Result(cell, arrays, used) for cell in CELLS] for name, arrays in found.items()}

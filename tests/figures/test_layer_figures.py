@@ -1,6 +1,6 @@
 """Figures 7-14 drawn from small stored results: what is where, not how it looks."""
 
-from types import SimpleNamespace
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,17 @@ from torch import nn
 from repro.figures import find_figure
 from repro.figures.results import Results
 from repro.measurements import kronecker_factors, layer_errors, layer_features, logistic_regression, weights
+from repro.network import Network
 from repro.storage.results import Cell, Result
 
 C, LAYERS = 3, 6
 CELLS = [Cell(data, "mlp", 10) for data in ("mnist", "cifar10")]
 MEASURED = {"7": "layer_features", "8": "layer_features", "9": "layer_errors", "10": "layer_errors",
             "11": "kronecker_factors", "12": "kronecker_factors", "13": "weights"}  # fmt: skip
+
+
+def titles(cell):
+    return {"data_title": cell.data.upper(), "model_title": cell.model.upper()} if cell else {}
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +32,19 @@ def measured():
         hidden = [part for _ in range(LAYERS - 1) for part in (nn.Linear(9, 9), nn.ReLU())]
         model = nn.Sequential(*hidden, nn.Linear(9, C)).double().eval()
         data = [(torch.randn(30, 9, dtype=torch.float64), torch.arange(30) % C)]
-    run = SimpleNamespace(
-        cell="tiny", model=model, train=SimpleNamespace(classes=C), batches=lambda split: data, weight_decay=5e-4
-    )
-    lanczos = {"steps": 20, "probes": 1, "tolerance": 1e-3, "exact_limit": 50, "memory_budget": 1e9, "seed": 0}
-    settings = {"epsilon": 1e-5, "sharing": "expand", "layers": None, "outliers": None, **lanczos}
-    section8 = {"classes": 3, "features": 4, "examples": 300, "snr": 4.0, "snrs": [1.0, 2.0, 9.0], "seed": 0}
+    run = Network(model, data, weight_decay=5e-4)
+    kronecker = kronecker_factors.Settings(steps=20, exact_limit=50)
+    section8 = logistic_regression.Settings(classes=3, features=4, examples=300, snrs=[1.0, 2.0, 9.0])
     found = {
-        "layer_features": (layer_features.measure(run, sharing="expand"), {}),
-        "layer_errors": (layer_errors.measure(run, sharing="expand"), {}),
-        "kronecker_factors": (kronecker_factors.measure(run, **settings), settings),
-        "weights": (weights.measure(run), {}),
-        "logistic_regression": (logistic_regression.measure(**section8), section8),
+        "layer_features": (layer_features.measure(run, layer_features.Settings()), {}),
+        "layer_errors": (layer_errors.measure(run, layer_errors.Settings()), {}),
+        "kronecker_factors": (kronecker_factors.measure(run, kronecker), asdict(kronecker)),
+        "weights": (weights.measure(run, weights.Settings()), {}),
+        "logistic_regression": (logistic_regression.measure(section8), asdict(section8)),
     }
     cells = {name: [None] if name == "logistic_regression" else CELLS for name in found}
     return {
-        name: [Result(cell, arrays, {"measurement": used, "epochs": [0, 40]}) for cell in cells[name]]
+        name: [Result(cell, arrays, {"measurement": used, "epochs": [0, 40], **titles(cell)}) for cell in cells[name]]
         for name, (arrays, used) in found.items()
     }
 

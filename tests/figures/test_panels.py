@@ -1,9 +1,12 @@
 """Panels against spectra whose outliers and bulk are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from repro.figures import panels, style
+from repro.spectra.record import Spectrum
 
 P, OUTLIERS = 1000, np.array([8.0, 6.0, 5.0])
 
@@ -13,22 +16,20 @@ def ax():
     return style.subplots(1, 1)[1][0, 0]
 
 
-@pytest.fixture
-def quadrature():
-    """Two probes as `spectrum` stores them: the outliers with mass 1/P, then a bulk on [-0.5, 0.5]."""
+def spectrum(converged=(True, True, True), probes=2):
+    """Probes as `spectrum` finds them: the outliers with mass 1/P, then a bulk on [-0.5, 0.5]."""
     bulk = np.stack([np.linspace(-0.5, 0.5, 40), np.linspace(-0.5, 0.5, 40) + 0.01])
     nodes = np.concatenate([np.tile(OUTLIERS, (2, 1)), bulk], axis=1)
     weights = np.concatenate([np.full((2, 3), 1 / P), np.full((2, 40), (1 - 3 / P) / 40)], axis=1)
-    return nodes, weights
+    return Spectrum(nodes[:probes], weights[:probes], OUTLIERS, np.zeros(3), np.array(converged), P)
 
 
 def curve_of(ax):
     return max(ax.lines, key=lambda line: len(line.get_xdata()))
 
 
-def test_deflated_spectrum_draws_outliers_as_stems_and_the_bulk_without_them(ax, quadrature):
-    done = np.array([True, True, True])
-    panels.spectrum_panel(ax, *quadrature, P, color="k", eigenvalues=OUTLIERS, converged=done)
+def test_deflated_spectrum_draws_outliers_as_stems_and_the_bulk_without_them(ax):
+    panels.spectrum_panel(ax, spectrum(), color="k")
     circles = [line for line in ax.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(np.sort(circles[0].get_xdata()), np.sort(OUTLIERS))
     x, density = curve_of(ax).get_data()
@@ -36,8 +37,8 @@ def test_deflated_spectrum_draws_outliers_as_stems_and_the_bulk_without_them(ax,
     assert np.trapezoid(np.nan_to_num(density), x) == pytest.approx(1 - 3 / P, abs=2e-3)
 
 
-def test_without_deflation_the_density_covers_the_outliers(ax, quadrature):
-    panels.spectrum_panel(ax, *quadrature, P, color="k")
+def test_without_deflation_the_density_covers_the_outliers(ax):
+    panels.spectrum_panel(ax, spectrum(), color="k", outliers=False)
     x, density = curve_of(ax).get_data()
     assert x.max() > OUTLIERS.max()
     for outlier in OUTLIERS:
@@ -45,11 +46,9 @@ def test_without_deflation_the_density_covers_the_outliers(ax, quadrature):
         assert np.trapezoid(np.nan_to_num(density[near]), x[near]) == pytest.approx(1 / P, rel=0.1)
 
 
-def test_a_stem_is_as_high_as_a_single_eigenvalue_in_the_density(ax, quadrature):
+def test_a_stem_is_as_high_as_a_single_eigenvalue_in_the_density(ax):
     """Put one eigenvalue of mass 1/P into the bulk's quadrature far from the rest: its bump and a stem are level."""
-    nodes, weights = (part[:1] for part in quadrature)
-    done = np.array([True, True, False])  # the last one stays in the density, and sets the range
-    panels.spectrum_panel(ax, nodes, weights, P, color="k", eigenvalues=OUTLIERS, converged=done)
+    panels.spectrum_panel(ax, spectrum((True, True, False), probes=1), color="k")  # the last one sets the range
     x, density = curve_of(ax).get_data()
     bump = np.nanmax(density[np.abs(x - OUTLIERS[2]) < 0.5])
     heights = {float(line.get_ydata()[0]) for line in ax.lines if line.get_marker() == "o"}
@@ -57,39 +56,27 @@ def test_a_stem_is_as_high_as_a_single_eigenvalue_in_the_density(ax, quadrature)
     assert heights.pop() == pytest.approx(bump, rel=0.02)
 
 
-def test_an_outlier_that_has_not_converged_is_an_open_circle(ax, quadrature):
-    done = np.array([True, True, False])
-    panels.spectrum_panel(ax, *quadrature, P, color="k", eigenvalues=OUTLIERS, converged=done)
+def test_an_outlier_that_has_not_converged_is_an_open_circle(ax):
+    panels.spectrum_panel(ax, spectrum((True, True, False)), color="k")
     open_ones = [line for line in ax.lines if line.get_marker() == "o" and line.get_markerfacecolor() == "white"]
     assert [list(line.get_xdata()) for line in open_ones] == [[5.0]]
 
 
-def test_outliers_need_their_convergence(ax, quadrature):
-    with pytest.raises(ValueError, match="converged"):
-        panels.spectrum_panel(ax, *quadrature, P, color="k", eigenvalues=OUTLIERS)
-
-
 @pytest.mark.parametrize("per_log", [True, False])
-def test_log_spectrum_integrates_to_one(ax, quadrature, per_log):
-    limits = panels.log_limits([quadrature[0]], epsilon=1e-5)
-    curve = panels.log_spectrum_panel(
-        ax, *quadrature, P, limits=limits, color="k", epsilon=1e-5, kappa=3.0, per_log=per_log
-    )
+def test_log_spectrum_integrates_to_one(ax, per_log):
+    limits = panels.log_limits([spectrum()])
+    curve = panels.log_spectrum_panel(ax, spectrum(), limits=limits, color="k", per_log=per_log)
     variable = np.log(curve.x) if per_log else curve.x
     assert np.trapezoid(curve.density, variable) == pytest.approx(1, abs=1e-3)
     assert ("ln" in ax.get_ylabel()) == per_log
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
-def test_log_limits_reach_from_epsilon_to_the_largest_of_all(quadrature):
-    low, high = panels.log_limits([quadrature[0], 10 * quadrature[0]], epsilon=1e-5)
+def test_log_limits_reach_from_epsilon_to_the_largest_of_all():
+    larger = replace(spectrum(), nodes=10 * spectrum().nodes)
+    low, high = panels.log_limits([spectrum(), larger], epsilon=1e-5)
     assert 1e-6 < low < 1e-5
     assert 80 < high < 200
-
-
-def test_scree_ranks_by_value_and_leaves_out_what_a_log_axis_cannot_show(ax):
-    panels.scree_panel(ax, np.array([1.0, 4.0, -2.0, 3.0]), color="k")
-    assert list(ax.lines[0].get_ydata()) == [4.0, 3.0, 1.0]
 
 
 def test_matrix_colours_are_centred_and_blocks_marked(ax):

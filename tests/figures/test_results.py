@@ -13,7 +13,7 @@ CELLS = [Cell("mnist", "vgg11", n) for n in (136, 10)]
 @pytest.fixture
 def root(tmp_path):
     for cell in CELLS:
-        made = {"model": {"width": 0.125}, "epochs": [0, 5, 40]}
+        made = {"data_title": "MNIST", "model_title": "VGG11 (width 0.125)", "epochs": [0, 5, 40]}
         save_result(result_path(tmp_path, "weights", cell), {"n": np.array(cell.n_per_class)}, made)
     save_result(result_path(tmp_path, "synthetic", None), {"n": np.array(0)}, {})
     return tmp_path

@@ -21,9 +21,13 @@ def hessian():
     return Dense(torch.diag(torch.from_numpy(np.concatenate([OUTLIERS, bulk]))))
 
 
+def titles(cell):
+    return {"data_title": cell.data.upper(), "model_title": cell.model.upper()}
+
+
 def results(measurement, arrays, cells=CELLS):
     made = {"measurement": {"steps": 20, "probes": 2}, "epochs": [0, 40]}
-    measured = {measurement: [Result(cell, arrays, made) for cell in cells]}
+    measured = {measurement: [Result(cell, arrays, made | titles(cell)) for cell in cells]}
     return Results("tiny", measured, pd.DataFrame(), pd.DataFrame())
 
 
@@ -71,10 +75,11 @@ def test_density_bands_count_the_outliers():
 @pytest.fixture
 def swept():
     rows = [
-        (*cell, i, 0.1 / 3**i, 40, i == 0, 0.9 if i == 0 else 0.2 + 0.01 * i) for cell in CELLS for i in range(4)
+        {**cell._asdict(), "lr_index": i, "lr": 0.1 / 3**i, "epochs": 40, "diverged": i == 0,
+         "test_error": 0.9 if i == 0 else 0.2 + 0.01 * i, **titles(cell)}
+        for cell in CELLS for i in range(4)
     ]  # fmt: skip
-    columns = ["data", "model", "n_per_class", "lr_index", "lr", "epochs", "diverged", "test_error"]
-    runs = pd.DataFrame(rows, columns=columns)
+    runs = pd.DataFrame(rows)
     return Results("tiny", {}, runs, runs[runs.lr_index == 1])
 
 

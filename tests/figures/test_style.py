@@ -8,7 +8,6 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from repro.figures import style
-from repro.storage.results import Cell
 
 TOGETHER = [  # components drawn in one panel
     ("hessian", "gauss_newton", "residual"),
@@ -43,18 +42,6 @@ def test_components_drawn_together_are_told_apart(group, vision):
         seen[name] = lab(np.clip(np.array(DEFICIENT[vision]) @ linear, 0, 1))
     for a, b in itertools.combinations(group, 2):
         assert np.linalg.norm(seen[a] - seen[b]) > 13, (a, b)
-
-
-@pytest.mark.parametrize(
-    ("identifier", "name"),
-    [("fashion_mnist_embedded", "Fashion-MNIST (subset)"), ("cifar100", "CIFAR100"), ("my_data", "my data")],
-)
-def test_names_of_data(identifier, name):
-    assert style.data_name(identifier) == name
-
-
-def test_cell_title_names_all_three():
-    assert style.cell_title(Cell("mnist", "vgg11", 136)) == "MNIST, VGG11, 136 per class"
 
 
 def test_theme_leaves_the_callers_settings_alone():

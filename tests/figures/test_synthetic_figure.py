@@ -17,7 +17,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def results():
-    result = Result(None, synthetic_spectra.measure(**SETTINGS), {"measurement": SETTINGS})
+    result = Result(None, synthetic_spectra.measure(synthetic_spectra.Settings(**SETTINGS)), {"measurement": SETTINGS})
     return Results("tiny", {"synthetic_spectra": [result]}, pd.DataFrame(), pd.DataFrame())
 
 

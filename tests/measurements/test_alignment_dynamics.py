@@ -1,7 +1,5 @@
 """Alignment over epochs of a tiny network: against `alignment` at the last epoch, and against dense matrices."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -10,9 +8,10 @@ from torch import nn
 from repro.curvature.cross_class import class_structure
 from repro.curvature.gauss_newton import GaussNewton
 from repro.measurements import alignment, alignment_dynamics
+from repro.network import Network
 
 C, D, N = 4, 6, 24
-SETTINGS = {"tolerance": 1e-8, "max_products": 80, "memory_budget": 1e9, "seed": 0}
+SETTINGS = {"tolerance": 1e-8, "max_products": 80}
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +23,21 @@ def run():
     with torch.random.fork_rng():
         torch.manual_seed(9)
         data = [(torch.randn(N, D, dtype=torch.float64), torch.arange(N) % C)]
-    return SimpleNamespace(
-        model=network(5), train=SimpleNamespace(classes=C), batches=lambda split="train": data,
-        epochs=[0, 2, 5], at_epoch=network, cell="a tiny network",
-    )  # fmt: skip
+        checkpoints = {epoch: network(epoch) for epoch in (0, 2, 5)}
+    return Network(checkpoints[5], data, checkpoints=checkpoints)
 
 
 def test_the_last_epoch_is_what_alignment_finds(run):
-    arrays = alignment_dynamics.measure(run, epochs=2, **SETTINGS)
+    arrays = alignment_dynamics.measure(run, alignment_dynamics.Settings(epochs=2, **SETTINGS))
     assert arrays["epochs"].tolist() == [0, 5]
-    whole = alignment.measure(run, eigenvectors=C - 1, **SETTINGS)
+    whole = alignment.measure(run, alignment.Settings(eigenvectors=C - 1, **SETTINGS))
     for name in ("eigenvalues", "overlap_class", "share_class", "share_cross", "share_same"):
         np.testing.assert_allclose(arrays[name][-1], whole[f"gauss_newton_{name}"], rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(arrays["class_cosines"][-1], whole["gauss_newton_class_cosines"], rtol=1e-10)
 
 
 def test_every_epoch_by_dense_eigenvectors(run):
-    arrays = alignment_dynamics.measure(run, epochs=None, **SETTINGS)
+    arrays = alignment_dynamics.measure(run, alignment_dynamics.Settings(**SETTINGS))
     assert arrays["converged"].all()
     for i, epoch in enumerate(run.epochs):
         model = run.at_epoch(epoch)
@@ -54,5 +51,5 @@ def test_every_epoch_by_dense_eigenvectors(run):
 
 
 def test_a_run_without_checkpoints_is_refused(run):
-    with pytest.raises(ValueError, match="a tiny network has no checkpoints"):
-        alignment_dynamics.measure(SimpleNamespace(**{**vars(run), "epochs": []}), epochs=None, **SETTINGS)
+    with pytest.raises(ValueError, match="own data/Sequential/n6 has no checkpoints"):
+        alignment_dynamics.measure(Network(run.model, run.batches()), alignment_dynamics.Settings(**SETTINGS))

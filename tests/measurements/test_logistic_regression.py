@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from repro.measurements.logistic_regression import measure
+from repro.measurements.logistic_regression import Settings, measure
 
 
 def test_samples_approach_the_theorem():
-    arrays = measure(classes=3, features=4, examples=30_000, snr=4.0, snrs=[1.0, 9.0], seed=0)
+    arrays = measure(Settings(classes=3, features=4, examples=30_000, snr=4.0, snrs=[1.0, 9.0]))
     theorem = np.repeat(arrays["levels"], arrays["multiplicities"])
     np.testing.assert_allclose(arrays["expected_eigenvalues"], theorem, atol=1e-12)
     np.testing.assert_allclose(arrays["constant_eigenvalues"], theorem, atol=0.03 * theorem.max())
@@ -20,6 +20,6 @@ def test_samples_approach_the_theorem():
 
 def test_the_same_seed_gives_the_same_arrays():
     settings = {"classes": 3, "features": 4, "examples": 300, "snr": 1.0, "snrs": [1.0]}
-    first, again, other = (measure(**settings, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (measure(Settings(**settings, seed=seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first["softmax_eigenvalues"], again["softmax_eigenvalues"])
     assert not np.array_equal(first["softmax_eigenvalues"], other["softmax_eigenvalues"])

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from repro.measurements.synthetic_spectra import measure
+from repro.measurements.synthetic_spectra import Settings, measure
 from repro.spectra.broadening import wasserstein
 
 
 def small(seed=0):
-    return measure(
+    settings = Settings(
         spikes=[5.0, 4.0, 3.0],
         spiked_dim=600,
         spiked_steps=100,
@@ -18,6 +18,7 @@ def small(seed=0):
         probes=4,
         seed=seed,
     )
+    return measure(settings)
 
 
 def test_spikes_and_bulk():

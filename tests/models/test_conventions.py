@@ -4,16 +4,13 @@ import math
 
 import pytest
 import torch
+from networks import NAMES, build
 from torch import nn
-
-from repro.models import build
-
-SETTINGS = {"vgg11": {}, "resnet18": {}, "mlp": {"layers": 8, "bias": False}, "densenet40": {}}
 
 
 def layers(name, kind):
     torch.manual_seed(0)
-    model = build(name, channels=3, classes=10, width=0.5, **SETTINGS[name])
+    model = build(name, channels=3, width=0.5)
     return [layer for layer in model.modules() if isinstance(layer, kind)]
 
 
@@ -52,7 +49,7 @@ def test_heads_with_torchs_own_initialisation(name, zero_bias):
     assert head.bias.any() != zero_bias
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_batch_norm(name):
     for bn in layers(name, nn.BatchNorm1d | nn.BatchNorm2d):
         assert (bn.weight == 1).all()

@@ -4,25 +4,16 @@ import itertools
 
 import pytest
 import torch
+from networks import NAMES, TINY, build
 from torch import nn
 from torch.func import functional_call, grad, jvp, linearize, stack_module_state, vmap
 
-from repro.models import MODELS, build
 
-# Narrow, and with few enough layers or channels that float64 passes take milliseconds.
-SETTINGS = {
-    "vgg11": {"width": 0.03},
-    "resnet18": {"width": 0.04},
-    "mlp": {"width": 0.01, "layers": 4, "bias": False},
-    "densenet40": {"width": 0.1},
-}
-
-
-@pytest.fixture(params=sorted(MODELS))
+@pytest.fixture(params=NAMES)
 def networks(request):
     """Three different networks of one architecture, in float64 and train mode."""
     torch.manual_seed(0)
-    return [build(request.param, channels=1, classes=10, **SETTINGS[request.param]).double() for _ in range(3)]
+    return [build(request.param, **TINY[request.param]).double() for _ in range(3)]
 
 
 @pytest.fixture
@@ -73,7 +64,7 @@ def test_forward_and_reverse_mode_are_transposes(networks, x):
 
 def test_linearize_keeps_the_primal_pass(x):
     """One network stands for all: tracing takes seconds, and VGG11 has every kind of layer."""
-    network = build("vgg11", channels=1, classes=10, **SETTINGS["vgg11"]).double().eval()
+    network = build("vgg11", **TINY["vgg11"]).double().eval()
     params = {name: p.detach() for name, p in network.named_parameters()}
     tangent = {name: torch.randn_like(p) for name, p in params.items()}
 
@@ -109,12 +100,12 @@ def test_nothing_is_done_in_place(networks):
 
 def test_batch_norm_is_before_each_relu_of_the_mlp_and_vgg():
     for name in ("mlp", "vgg11"):
-        layers = [m for m in build(name, channels=1, classes=10, **SETTINGS[name]).modules() if not list(m.children())]
+        layers = [m for m in build(name, **TINY[name]).modules() if not list(m.children())]
         for before, relu in itertools.pairwise(layers):
             if isinstance(relu, nn.ReLU):
                 assert isinstance(before, nn.BatchNorm1d | nn.BatchNorm2d)
 
 
 def test_single_precision_input_gives_single_precision_logits():
-    model = build("vgg11", channels=1, classes=10, **SETTINGS["vgg11"]).eval()
+    model = build("vgg11", **TINY["vgg11"]).eval()
     assert model(torch.zeros(1, 1, 32, 32)).dtype == torch.float32

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from repro.pipeline.blocks import GIGAFLOP, cut, training_petaflop
 from torch.utils.flop_counter import FlopCounterMode
 
 from repro import models
-from repro.pipeline.blocks import GIGAFLOP, cut, training_petaflop
 
 
 def config(n=100, rates=10, model="vgg11", width=1.0):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from repro.pipeline.costs import TOLERANCE, Job, Plan, Throughput, calibrate, deviations, estimate
 from torch import nn
 
-from repro.pipeline.costs import TOLERANCE, Job, Plan, Throughput, calibrate, deviations, estimate
 from repro.pipeline.plan import beyond_limit
 from repro.training import Recipe
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from repro.pipeline.blocks import training_petaflop
+
 from repro.pipeline.experiment import Experiment
 from repro.pipeline.tasks import STAGES
 from repro.storage.results import Cell

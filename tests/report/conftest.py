@@ -14,6 +14,7 @@ SPECTRA = ("train_hessian", "test_hessian", "train_gauss_newton", "train_residua
 PROVENANCE = {
     "measurement": {"steps": 30, "probes": 1}, "epochs": [0, 3], "model": {"width": 0.125}, "digest": "0123",
     "code": "abc1234", "python": "3.11", "torch": "2.12", "device": "x86_64 CPU", "seconds": 1.5,
+    "data_title": "Fashion-MNIST", "model_title": "a network",
 }  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def root(tmp_path_factory):
     rows = [
         {**cell._asdict(), "lr_index": i, "lr": 0.1 / 3**i, "epochs": 3, "diverged": i == 0, "train_loss": 0.1,
          "train_error": 0.05, "test_loss": 0.5, "test_error": 0.9 if i == 0 else 0.2 + 0.01 * i, "seconds": 2.0,
-         "device": "x86_64 CPU", "digest": f"{i}"}
+         "device": "x86_64 CPU", "digest": f"{i}", "data_title": "Fashion-MNIST", "model_title": cell.model}
         for cell in CELLS
         for i in range(4)
     ]  # fmt: skip

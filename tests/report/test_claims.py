@@ -8,6 +8,7 @@ from repro.report import claim_numbers as numbers
 from repro.report.claims import CLAIMS, Claim, claims_table, summary, values_of
 from repro.report.content import table
 from repro.report.stored import Stored, load_stored
+from repro.spectra.record import Spectrum, stack
 from repro.storage.results import Cell, Result
 
 NOTHING = Stored(pd.DataFrame(), pd.DataFrame(), {}, {})
@@ -46,7 +47,7 @@ def test_verdict(monkeypatch, values, relation, expected):
 
 def test_failing_cells_are_named(monkeypatch):
     row = verdict(monkeypatch, claim(), stored([0.1, 0.9]))
-    assert row["does not hold on"] == "MNIST, MLP, 1 per class"
+    assert row["does not hold on"] == "mnist, mlp, 1 per class"
     assert row["found"] == "0.5 (0.1 to 0.9 on 2 cells)"
 
 
@@ -87,8 +88,8 @@ def test_trend_is_spearmans():
 def test_outliers_left_after_a_knockout():
     arrays = {
         "class_part": np.ones(3),
-        "full_eigenvalues": np.array([4.0, 6.0, 1.0]),
-        "class_eigenvalues": np.array([1.5, -3.0, 1.0]),
+        **Spectrum.exact([4.0, 6.0, 1.0], k=3).arrays("full"),
+        **Spectrum.exact([1.5, -3.0, 1.0], k=3).arrays("class"),
     }
     assert numbers.outliers_left(arrays, "class") == pytest.approx(0.25)
 
@@ -119,7 +120,7 @@ def test_theorem_error_compares_group_means():
 def test_gap_change_looks_at_the_later_half():
     arrays = {
         "class_part": np.array([[1e-9, 1e-9], [1.0, 1.0], [150.0, 50.0], [15.0, 5.0]]),
-        "within_nodes": np.ones((4, 1, 3)),
-        "within_weights": np.ones((4, 1, 3)) / 3,
+        **stack([Spectrum.exact([1.0], k=0)] * 4, "within"),
+        "gauss_newton_dim": np.array(1),
     }
     assert numbers.gap_change(arrays) == pytest.approx(1.0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from repro.spectra.broadening import broaden, gaussian_width, linear_curve, log_curve, split_outliers, wasserstein
+from repro.spectra.broadening import broaden, gaussian_width, linear_curve, log_curve, wasserstein
 
 NODES = np.array([[-1.0, 0.0, 2.0], [-0.5, 0.5, 1.0]])
 WEIGHTS = np.array([[0.25, 0.5, 0.25], [0.2, 0.3, 0.5]])
@@ -69,12 +69,6 @@ def test_curves_keep_the_mass(steps):
     assert np.trapezoid(log.density, np.log(log.x)) == pytest.approx(1, abs=0.01)
     per_unit = log_curve(nodes, weights, limits=(1e-8, 1e4))
     np.testing.assert_allclose(per_unit.density * per_unit.x, log.density, rtol=1e-12, atol=1e-300)
-
-
-def test_split_outliers():
-    nodes, weights = split_outliers(NODES, WEIGHTS, [True, False])
-    np.testing.assert_array_equal(nodes, NODES[:, 1:])
-    np.testing.assert_array_equal(weights, WEIGHTS[:, 1:])
 
 
 def test_wasserstein_of_known_pairs():

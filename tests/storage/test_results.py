@@ -1,12 +1,14 @@
 """Measurement results survive the way to disk and back, and damage is named."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from repro.storage.results import Cell, load_provenance, load_result, result_path, save_result
+from repro.storage.results import Cell, Result, load_provenance, load_result, result_path, save_result
 
 CELL = Cell("mnist", "vgg11", 136)
 
@@ -51,3 +53,23 @@ def test_pickled_objects_are_refused(tmp_path):
 def test_paths(tmp_path):
     assert result_path(tmp_path, "m", CELL) == tmp_path / "results/mnist/vgg11/n136/m.npz"
     assert result_path(tmp_path, "m", None) == tmp_path / "results/m.npz"
+    assert result_path(tmp_path, "m", CELL._replace(seed=2)) == tmp_path / "results/mnist/vgg11/n136/seed2/m.npz"
+
+
+@pytest.mark.parametrize("cell", [CELL, CELL._replace(seed=3), Cell("own data", "m.f", 1)])
+def test_a_cell_is_read_off_its_path(cell):
+    assert Cell.from_path(Path(str(cell))) == cell
+
+
+@pytest.mark.parametrize(
+    "path", [".", "mnist/vgg11", "mnist/vgg11/136", "mnist/vgg11/n1/seedx", "a/mnist/vgg11/n1/seed1"]
+)
+def test_other_paths_are_no_cells(path):
+    assert Cell.from_path(Path(path)) is None
+
+
+def test_titles_are_for_people_and_fall_back_on_names():
+    titles = {"data_title": "Fashion-MNIST", "model_title": "VGG11 (narrow)"}
+    assert Result(Cell("fm", "vgg11", 51), {}, titles).title == "Fashion-MNIST, VGG11 (narrow), 51 per class"
+    assert Result(Cell("mine", "net", 5, 2), {}, {}).title == "mine, net, 5 per class, seed 2"
+    assert Result(None, {}, {}).title == "no network"

@@ -1,90 +1,90 @@
-"""Stored trainings: identity, refusal of other settings, damage."""
+"""Stored trainings: refusal of other settings, damage, and the table of all."""
 
 import json
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from repro.storage.files import digest
+from repro.storage.identity import digest
 from repro.storage.results import Cell
-from repro.storage.runs import cell_of, identity, read_run, run_finished, run_path, table, write_run
+from repro.storage.runs import (
+    CELL_COLUMNS,
+    read_record,
+    read_run,
+    run_finished,
+    run_path,
+    selected_folder,
+    table,
+    write_run,
+)
 
-CONFIG = {
-    "root": "anywhere",
-    "device": "cpu",
-    "data": {"name": "mnist", "classes": 10, "sizes": [10]},
-    "model": {"name": "mlp", "width": 1.0},
-    "n_per_class": 10,
-    "training": {"epochs": 3, "seed": 0},
-}
+WANTED = {"data": {"name": "mnist"}, "training": {"epochs": 3, "seed": 0}, "lr": 0.1, "version": 1}
 METRICS = {"diverged": False, "train_loss": 0.1, "train_error": 0.0, "test_loss": 0.5, "test_error": 0.2}
-MADE = {"seconds": 1.0, "device": "cpu"}
+MADE = {"seconds": 1.0, "device": "cpu", "data_title": "MNIST", "model_title": "MLP (width 0.5)"}
+CELL = Cell("mnist", "mlp", 10)
 
 
-def stored(tmp_path, wanted):
-    path = tmp_path / "lr003.json"
+def stored(path, wanted=WANTED):
     write_run(path, wanted, {"metrics": METRICS, "history": {}}, MADE)
     return path
 
 
 def test_a_stored_run_is_finished_and_read_back(tmp_path):
-    wanted = identity(CONFIG, 3, 0.1)
-    path = stored(tmp_path, wanted)
-    assert run_finished(path, wanted)
-    assert not run_finished(tmp_path / "lr004.json", wanted)
+    path = stored(tmp_path / "lr003.json")
+    assert run_finished(path, WANTED)
+    assert not run_finished(tmp_path / "lr004.json", WANTED)
     assert read_run(path)["metrics"] == METRICS
-    row = table([(Cell("mnist", "mlp", 10), 3, path), (Cell("mnist", "mlp", 10), 4, tmp_path / "lr004.json")])
-    assert row[["lr_index", "lr", "test_error", "epochs"]].values.tolist() == [[3, 0.1, 0.2, 3]]
+    assert read_run(path)["digest"] == digest(WANTED)
 
 
 def test_other_settings_are_refused_with_both_values(tmp_path):
-    path = stored(tmp_path, identity(CONFIG, 3, 0.1))
-    other = {**CONFIG, "training": {"epochs": 5, "seed": 0}}
+    path = stored(tmp_path / "lr003.json")
     with pytest.raises(ValueError, match=r"training\.epochs = 3, asked for 5.*force=true"):
-        run_finished(path, identity(other, 3, 0.1))
+        run_finished(path, WANTED | {"training": {"epochs": 5, "seed": 0}})
+
+
+def test_a_rate_that_differs_by_rounding_is_the_same_run(tmp_path):
+    path = stored(tmp_path / "lr003.json")
+    assert run_finished(path, WANTED | {"lr": 0.1 * (1 + 1e-12)})
+    with pytest.raises(ValueError, match=r"lr = 0\.1, asked for 0\.1001"):
+        run_finished(path, WANTED | {"lr": 0.1001})
 
 
 @pytest.mark.parametrize(
     "damage", [lambda text: text[:40], lambda text: text.replace('"seed": 0', '"seed": 1'), lambda _: "[]"]
 )
 def test_damaged_or_tampered_files_are_named(tmp_path, damage):
-    path = stored(tmp_path, identity(CONFIG, 3, 0.1))
+    path = stored(tmp_path / "lr003.json")
     path.write_text(damage(path.read_text()))
     with pytest.raises(ValueError, match=r"lr003\.json is damaged.*delete it"):
         read_run(path)
 
 
-def test_where_and_how_it_is_computed_is_no_part_of_identity():
-    elsewhere = {**CONFIG, "root": "other", "device": "cuda", "data": {**CONFIG["data"], "sizes": [10, 13]}}
-    assert identity(elsewhere, 3, 0.1) == identity(CONFIG, 3, 0.1)
+def test_seeds_lie_beside_the_runs_of_seed_zero(tmp_path):
+    assert run_path(tmp_path, CELL, 7) == tmp_path / "runs/mnist/mlp/n10/lr007.json"
+    assert run_path(tmp_path, CELL._replace(seed=2), 7) == tmp_path / "runs/mnist/mlp/n10/seed2/lr007.json"
+    assert selected_folder(tmp_path, CELL._replace(seed=2)) == tmp_path / "selected/mnist/mlp/n10/seed2"
 
 
-SETTINGS = st.fixed_dictionaries(
-    {
-        "n_per_class": st.integers(1, 30),
-        "model": st.fixed_dictionaries(
-            {"name": st.sampled_from(["mlp", "vgg11"]), "width": st.sampled_from([0.5, 1.0])}
-        ),
-        "training": st.fixed_dictionaries({"epochs": st.integers(1, 3), "seed": st.integers(0, 2)}),
-    }
-)
+def test_the_table_has_a_row_per_stored_training(tmp_path):
+    seeded = CELL._replace(seed=2)
+    paths = [(CELL, 3), (CELL, 4), (seeded, 3)]
+    for cell, index in (paths[0], paths[2]):
+        stored(run_path(tmp_path, cell, index))
+    found = table((cell, index, run_path(tmp_path, cell, index)) for cell, index in paths)
+    assert found[[*CELL_COLUMNS, "lr_index"]].values.tolist() == [
+        ["mnist", "mlp", 10, 0, 3],
+        ["mnist", "mlp", 10, 2, 3],
+    ]
+    row = found.iloc[0]
+    assert (row.lr, row.epochs, row.test_error, row.seconds, row.digest) == (0.1, 3, 0.2, 1.0, digest(WANTED))
+    assert (row.data_title, row.model_title) == ("MNIST", "MLP (width 0.5)")
 
 
-@given(SETTINGS, SETTINGS, st.integers(0, 12), st.integers(0, 12))
-def test_digest_and_path_identify_a_run(a, b, i, j):
-    one, other = identity({**CONFIG, **a}, i, 0.1), identity({**CONFIG, **b}, j, 0.1)
-    assert (digest(one) == digest(other)) == ((a, i) == (b, j))
-    paths = [run_path(Path("x"), cell_of({**CONFIG, **s}), k) for s, k in ((a, i), (b, j))]
-    same_place = (a["n_per_class"], a["model"]["name"], i) == (b["n_per_class"], b["model"]["name"], j)
-    assert (paths[0] == paths[1]) == same_place
-    assert json.loads(json.dumps(one)) == one
-
-
-def test_a_rate_that_differs_by_rounding_is_the_same_run(tmp_path):
-    config = {"training": {"epochs": 2}, "lr": 0.1, "lr_index": 0}
-    write_run(tmp_path / "run.json", config, {"metrics": {}}, {})
-    assert run_finished(tmp_path / "run.json", {**config, "lr": 0.1 * (1 + 1e-12)})
-    with pytest.raises(ValueError, match=r"lr = 0\.1, asked for 0\.1001"):
-        run_finished(tmp_path / "run.json", {**config, "lr": 0.1001})
+def test_the_record_of_a_selected_network(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no retrained network yet; run `make retrain` first"):
+        read_record(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"epochs": [0]}))
+    assert read_record(tmp_path) == {"epochs": [0]}
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        read_record(tmp_path)

@@ -6,11 +6,11 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
+import networks
 import pytest
 import torch
 from torch import Tensor, nn
 
-from repro import models
 from repro.training.block import train_block
 from repro.training.recipe import History, Recipe
 
@@ -39,7 +39,7 @@ def convnet() -> nn.Module:
 
 def recipe(**changes: object) -> Recipe:
     settings: dict = {"epochs": 6, "batch_size": 8, "momentum": 0.9, "weight_decay": 5e-4, "milestones": [1 / 3, 2 / 3]}
-    settings |= {"factor": 0.1, "evaluate": "last", "precision": "fp32", "seed": 0}
+    settings |= {"factor": 0.1, "evaluate": "last", "precision": "fp32", "last_batch": "keep", "seed": 0}
     return Recipe(**settings | changes)
 
 
@@ -125,15 +125,12 @@ def test_every_precision_trains(precision: str) -> None:
     assert history.train_error[-1] < 0.5
 
 
-NETWORKS: dict[str, dict] = {"vgg11": {}, "resnet18": {}, "mlp": {"layers": 4, "bias": False}}
-
-
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["vgg11", "resnet18", "mlp"])
 def test_stacked_equals_separate(name: str) -> None:
     def build_tiny() -> nn.Module:
-        return models.build(name, channels=1, classes=3, width=1 / 32, **NETWORKS[name])
+        return networks.build(name, classes=3, **networks.TINY[name])
 
-    train, test = (Split(torch.nn.functional.pad(s.images, (12, 12, 12, 12)), *s[1:]) for s in (TRAIN, TEST))
+    train, test = (Split(nn.functional.pad(s.images, (12, 12, 12, 12)), *s[1:]) for s in (TRAIN, TEST))
     weights: dict[str, list[dict]] = {}
     for engine in ("sequential", "stacked"):
         weights[engine] = []
@@ -158,7 +155,7 @@ def test_a_diverging_slice_leaves_the_others_alone() -> None:
 def test_the_stack_is_bounded_by_memory() -> None:
     order: list[int] = []
     train_block(
-        convnet, TRAIN, TEST, [0.1, 0.03, 0.01], recipe(), engine="stacked", memory=1,
+        convnet, TRAIN, TEST, [0.1, 0.03, 0.01], recipe(), engine="stacked", stack_bytes=1,
         on_checkpoint=lambda index, epoch, network: order.append(index), checkpoint_epochs=[0, 6],
     )  # fmt: skip
     assert order == [0, 0, 1, 1, 2, 2]  # one at a time: as small as a stack can be
@@ -169,9 +166,21 @@ def test_unknown_engine_is_refused() -> None:
         train_block(convnet, TRAIN, TEST, RATES, recipe(), engine="fast")
 
 
-def test_auto_trains() -> None:
-    histories = train_block(convnet, TRAIN, TEST, RATES, recipe(), engine="auto")
-    assert {history.engine for history in histories} <= {"sequential", "stacked"}
+def test_auto_is_sequential_on_a_cpu_bit_for_bit() -> None:
+    auto, sequential = (train_block(convnet, TRAIN, TEST, RATES, recipe(), engine=e) for e in ("auto", "sequential"))
+    assert [without_time(history) for history in auto] == [without_time(history) for history in sequential]
+
+
+def test_a_stack_is_the_same_whatever_of_it_is_stored() -> None:
+    """Runs that are stored train along, so that the others see the same stack; they are not told again."""
+    rates, told = [0.3, 0.1, 0.03, 0.01], []
+    whole = train_block(convnet, TRAIN, TEST, rates, recipe(evaluate=3), engine="stacked")
+    rest = train_block(
+        convnet, TRAIN, TEST, rates, recipe(evaluate=3), engine="stacked", stored=[0, 2],
+        on_finished=lambda index, history: told.append(index),
+    )  # fmt: skip
+    assert told == [1, 3]
+    assert [without_time(history) for history in rest] == [without_time(whole[index]) for index in (1, 3)]
 
 
 class Killed(Exception):
@@ -231,7 +240,7 @@ def test_killed_again_and_again_loses_and_repeats_nothing(engine: str, tmp_path:
 
         with contextlib.suppress(Killed):
             train_block(
-                convnet, TRAIN, TEST, rates, recipe(evaluate=3), engine=engine, memory=1, stored=set(stored),
+                convnet, TRAIN, TEST, rates, recipe(evaluate=3), engine=engine, stack_bytes=1, stored=set(stored),
                 on_finished=store, on_epoch=kill, checkpoint=state, checkpoint_seconds=checkpoint_seconds,
             )  # fmt: skip
         return done
@@ -241,7 +250,7 @@ def test_killed_again_and_again_loses_and_repeats_nothing(engine: str, tmp_path:
     assert train(17, 0.0) == [15, 16, 17]
     assert train(21, 0.0)[:2] == [17, 18]  # to the fourth run
     assert train(99, 0.0)[0] == 21
-    undisturbed = train_block(convnet, TRAIN, TEST, rates, recipe(evaluate=3), engine=engine, memory=1)
+    undisturbed = train_block(convnet, TRAIN, TEST, rates, recipe(evaluate=3), engine=engine, stack_bytes=1)
     assert [stored[index] for index in range(4)] == [without_time(history) for history in undisturbed]
     assert train(99, 0.0) == []
 

@@ -1,4 +1,4 @@
-"""Stacks are cut to fit and the faster engine is taken."""
+"""Stacks are cut to fit, and the engine follows from a rule."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import torch
 from torch import nn
 
 from repro.training import engines
-from repro.training.recipe import Recipe
 
-RECIPE = Recipe(
-    epochs=2, batch_size=4, momentum=0.9, weight_decay=0.0, milestones=[], factor=0.1, evaluate="last",
-    precision="fp32", seed=0,
-)  # fmt: skip
 BATCH = torch.randn(4, 6), torch.zeros(4, dtype=torch.long)
 
 
@@ -35,7 +30,6 @@ def test_memory_counts_weights_and_activations() -> None:
     assert small > 4 * weights
     activations = 4 * (6 + 5 + 5 + 3)  # x, the first layer's output, batch norm's, log-softmax, in float32
     assert large - small == pytest.approx(396 * activations, rel=0.5)
-    assert engines.stack_size(network(), BATCH, 10 * small) == 10
 
 
 def test_measuring_memory_leaves_the_network_alone() -> None:
@@ -45,12 +39,28 @@ def test_measuring_memory_leaves_the_network_alone() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in initial.state_dict().items())
 
 
-@pytest.mark.parametrize(("alone", "stacked", "engine"), [(1.0, 0.5, "stacked"), (1.0, 2.0, "sequential")])
-def test_auto_takes_the_faster(alone: float, stacked: float, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def seconds(runs: engines.SingleRun | engines.StackedRuns, batch: object) -> float:
-        return alone if isinstance(runs, engines.SingleRun) else stacked * len(runs.indices)
+@pytest.mark.parametrize("runs", [1, 20])
+def test_auto_is_sequential_on_a_cpu(runs: int) -> None:
+    assert engines.choose_engine("auto", network(), BATCH, runs, 1e12) == ("sequential", 1)
 
-    monkeypatch.setattr(engines, "step_seconds", seconds)
-    chosen = engines.choose_engine("auto", network(), BATCH, RECIPE, 20, memory=1 << 20)
-    assert chosen[0] == engine
-    assert engines.choose_engine("auto", network(), BATCH, RECIPE, 1, memory=None) == ("sequential", 1)
+
+@pytest.mark.parametrize(
+    ("fit", "runs", "chosen"), [(7, 20, ("stacked", 7)), (7, 5, ("stacked", 5)), (1, 20, ("sequential", 1))]
+)
+def test_auto_stacks_on_a_gpu_what_fits(fit: int, runs: int, chosen: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`meta` stands for a GPU: the rule asks for no number of it."""
+    monkeypatch.setattr(engines, "training_bytes", lambda initial, batch: 100)
+    batch = tuple(tensor.to("meta") for tensor in BATCH)
+    assert engines.choose_engine("auto", network(), batch, runs, 100 * fit + 99) == chosen
+    assert engines.choose_engine("auto", network(), batch, 1, 1e12) == ("sequential", 1)
+
+
+def test_a_stack_that_is_asked_for_holds_what_fits_and_at_least_one() -> None:
+    one = engines.training_bytes(network(), BATCH)
+    assert engines.choose_engine("stacked", network(), BATCH, 20, 10 * one) == ("stacked", 10)
+    assert engines.choose_engine("stacked", network(), BATCH, 20, 1) == ("stacked", 1)
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(ValueError, match="'fast' is unknown; choose one of auto, sequential, stacked"):
+        engines.choose_engine("fast", network(), BATCH, 2, 1e9)

@@ -13,7 +13,7 @@ from repro.training.recipe import Recipe, log_spaced_epochs
 
 def recipe(**changes: object) -> Recipe:
     path = Path(__file__).parents[2] / "conf" / "training" / "paper.yaml"
-    settings = OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(path), {"epochs": 200}))
+    settings = OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(path), {"epochs": 200, "seed": 0}))
     return Recipe(**{**settings, **changes})  # type: ignore[dict-item]
 
 
@@ -38,6 +38,19 @@ def test_no_batch_holds_one_example(examples: int, sizes: list[int]) -> None:
     assert [len(rows) for rows in recipe(batch_size=8).batches(0, examples)] == sizes
 
 
+@pytest.mark.parametrize(
+    ("last_batch", "examples", "sizes"),
+    [
+        ("drop", 18, [8, 8]), ("drop", 16, [8, 8]), ("drop", 17, [8, 8]), ("drop", 5, [5]),
+        ("join", 18, [8, 10]), ("join", 16, [8, 8]), ("join", 15, [15]), ("join", 5, [5]),
+    ],
+)  # fmt: skip
+def test_a_small_last_batch_can_be_dropped_or_joined(last_batch: str, examples: int, sizes: list[int]) -> None:
+    kept, batches = (recipe(batch_size=8, last_batch=b).batches(3, examples) for b in ("keep", last_batch))
+    assert [len(rows) for rows in batches] == sizes
+    assert torch.cat(batches).tolist() == torch.cat(kept)[: sum(sizes)].tolist()  # the order is the same
+
+
 def test_evaluated_epochs() -> None:
     assert recipe().evaluated_epochs() == [200]
     assert recipe(evaluate=[0, 3, 500]).evaluated_epochs() == [3, 200]
@@ -48,7 +61,13 @@ def test_evaluated_epochs() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"epochs": 0}, "epochs >= 1"), ({"precision": "fp8"}, "fp32, tf32, bf16"), ({"evaluate": "all"}, "'last'")],
+    [
+        ({"epochs": 0}, "epochs >= 1"),
+        ({"precision": "fp8"}, "fp32, tf32, bf16"),
+        ({"evaluate": "all"}, "'last'"),
+        ({"evaluate": None}, "'last'"),
+        ({"last_batch": "skip"}, "'skip' is unknown; choose one of keep, drop, join"),
+    ],
 )
 def test_bad_values_are_named(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -33,7 +33,7 @@ class Attempt:
 
 
 def attempt_path(task: Task) -> Path:
-    return Path(task.config["root"]) / "attempts" / task.stage / f"{task.name.replace('/', '_')}.json"
+    return task.root / "attempts" / task.stage / f"{task.name.replace('/', '_')}.json"
 
 
 def read_attempt(task: Task) -> Attempt | None:

@@ -44,7 +44,7 @@ class Chunk(Checkpointable):
         attempt = read_attempt(task)
         if attempt is not None and attempt.ended is not None:
             return False
-        if finished(task) and not task.config["force"]:
+        if finished(task) and not task.force:
             return False
         if attempt is not None and attempt.attempts >= self.most_attempts:
             end(task, attempt, RuntimeError(f"its job died {attempt.attempts} times, see {attempt.log}"))

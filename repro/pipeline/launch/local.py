@@ -1,4 +1,4 @@
-"""Run the tasks of a stage on this machine: one persistent worker process a core, with one thread each.
+"""Run the tasks of a stage on this machine: one persistent worker process per core or GPU, with one thread each.
 
 Workers live on between tasks, so that Python, torch and the data are loaded once.
 """
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from repro.pipeline import tasks
-from repro.pipeline.blocks import training_petaflop
+from repro.pipeline.devices import worker_gpus
 from repro.pipeline.tasks import Task
 
 WORKER_ENVIRONMENT = {  # read when a worker starts and loads torch
@@ -42,11 +42,12 @@ class Workers:
     """Worker processes that live on from stage to stage; a context manager.
 
     Args:
-        count: how many; "auto" is one a core, or one a GPU where there are any.
+        count: how many; "auto" is one per GPU where there are any and `device` admits them, else one per core.
+        device: what the tasks ask for: auto, cpu, cuda or cuda:<number>.
     """
 
-    def __init__(self, count: int | str):
-        self._count = (gpus() or len(os.sched_getaffinity(0))) if count == "auto" else int(count)
+    def __init__(self, count: int | str, device: str = "auto"):
+        self._count, self._device = count, device
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
@@ -92,13 +93,13 @@ class Workers:
     def _start(self) -> ProcessPoolExecutor:
         os.environ |= WORKER_ENVIRONMENT
         context = multiprocessing.get_context("spawn")  # a forked CUDA context would not work
-        started = context.Value("i", 0)
-        return ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin, initargs=(started, gpus()))
+        started, gpus = context.Value("i", 0), worker_gpus(self._device, self._count)
+        return ProcessPoolExecutor(len(gpus), mp_context=context, initializer=_begin, initargs=(started, gpus))
 
 
 def log_path(task: Task) -> Path:
     """The log file of a task, below its experiment's folder."""
-    return Path(task.config["root"]) / "logs" / task.stage / f"{task.name.replace('/', '_')}.log"
+    return task.root / "logs" / task.stage / f"{task.name.replace('/', '_')}.log"
 
 
 def run_logged(task: Task) -> None:
@@ -122,12 +123,12 @@ def run_logged(task: Task) -> None:
         handler.close()
 
 
-def _begin(started: Any, gpus: int) -> None:
-    """Set up a worker: a GPU of its own where there are several, and an end when its driver is killed."""
+def _begin(started: Any, gpus: Sequence[str | None]) -> None:
+    """Set up a worker: its GPU (None: what its driver sees), and an end when its driver is killed."""
     with started.get_lock():
         number, started.value = started.value, started.value + 1
-    if gpus:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(number % gpus))  # before torch is loaded
+    if (gpu := gpus[number % len(gpus)]) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is loaded
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -138,20 +139,9 @@ def _begin(started: Any, gpus: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def gpus() -> int:
-    """GPUs of this machine, asked without loading torch."""
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-
-
 def _size(task: Task) -> float:
     """Relative cost of a task: only the order of tasks and the bar's pace depend on it."""
-    config = task.config
-    if "model" not in config:
-        return 1e-9  # next to nothing
-    work = training_petaflop(config)
-    if task.stage == "measure":  # passes over the training set, however long it was trained
-        return work / config["training"]["epochs"]
-    return work * (len(config["lr_indices"]) if task.stage == "sweep" else 1)
+    return task.cost or 1e-9  # next to nothing
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from repro.storage.files import digest
+from repro.storage.identity import digest
 
 PATIENCE = 60  # seconds given to a SLURM command
 

@@ -12,25 +12,25 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from repro.pipeline import tasks
+from repro.pipeline.config import Launch
 from repro.pipeline.launch import queue
 from repro.pipeline.launch.attempts import forget
 from repro.pipeline.launch.job import Chunk
 from repro.pipeline.launch.queue import SlurmError
 from repro.pipeline.launch.snapshot import snapshot
-from repro.pipeline.tasks import COMPUTED, Task
+from repro.pipeline.tasks import COMPUTED, Stages, Task
 from repro.storage.provenance import code_version
 
 SBATCH_PATIENCE = 150  # seconds; where the queue is full sbatch itself retries for two minutes, silently
-Stages = Mapping[str, Sequence[Task]]
 
 
 class Array(NamedTuple):
@@ -53,17 +53,17 @@ def unfinished(stages: Stages) -> dict[str, list[Task]]:
     return {stage: tasks.unfinished(of) if stage in COMPUTED else list(of) for stage, of in stages.items()}
 
 
-def chain(stages: Stages, launch: Mapping[str, Any], array_size: int) -> list[Array]:
+def chain(stages: Stages, launch: Launch, array_size: int) -> list[Array]:
     """The arrays of unfinished tasks, in the order of submission; none has more than `array_size` jobs."""
     arrays: list[Array] = []
     before: list[int] = []
     gate: list[int] = []
     for stage, left in unfinished(stages).items():
-        each = launch["stages"][stage]["tasks_per_job"] or max(len(left), 1)
+        each = launch.tasks_per_job(stage) or max(len(left), 1)
         chunks = [left[i : i + each] for i in range(0, len(left), each)]
         if not chunks:
             continue
-        for attempt in range(1 + launch["retries"] if stage in COMPUTED else 1):
+        for attempt in range(1 + launch.retries if stage in COMPUTED else 1):
             first = len(arrays)
             for i in range(0, len(chunks), array_size):
                 arrays.append(Array(stage, attempt, chunks[i : i + array_size], before, gate))
@@ -73,7 +73,7 @@ def chain(stages: Stages, launch: Mapping[str, Any], array_size: int) -> list[Ar
     return arrays
 
 
-def submit(stages: Stages, root: Path, launch: Mapping[str, Any]) -> list[str]:
+def submit(stages: Stages, root: Path, launch: Launch) -> list[str]:
     """Submit what is unfinished below an experiment's folder `root`; returns a line about each array.
 
     `launch` is conf/launch/slurm.yaml. The jobs run the package as it is now, from a copy. Should one sbatch fail, what
@@ -103,7 +103,7 @@ def submit(stages: Stages, root: Path, launch: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def dry_run(stages: Stages, root: Path, launch: Mapping[str, Any]) -> list[str]:
+def dry_run(stages: Stages, root: Path, launch: Launch) -> list[str]:
     """A line about each array that `submit` would submit, and the options of its sbatch; nothing is written."""
     arrays = chain(stages, launch, max(queue.limits().array_size, 1))
     names = [f"<{position}>" for position in range(len(arrays))]
@@ -138,7 +138,7 @@ def _check_fits(arrays: Sequence[Array], limits: queue.Limits, waiting: int) -> 
         )
 
 
-def _submit_all(arrays: Sequence[Array], root: Path, launch: Mapping[str, Any]) -> list[str]:
+def _submit_all(arrays: Sequence[Array], root: Path, launch: Launch) -> list[str]:
     ids: list[str] = []
     try:
         code = snapshot(root / "slurm" / "code")
@@ -153,10 +153,9 @@ def _submit_all(arrays: Sequence[Array], root: Path, launch: Mapping[str, Any]) 
     return ids
 
 
-def _executor(array: Array, root: Path, launch: Mapping[str, Any], code: Path, dependency: str | None) -> SlurmExecutor:
+def _executor(array: Array, root: Path, launch: Launch, code: Path, dependency: str | None) -> SlurmExecutor:
     """submitit's executor with the options of the stage."""
-    resources = {**launch["resources"], **launch["stages"][array.stage]}
-    resources.pop("tasks_per_job")
+    resources = launch.of_stage(array.stage)
     if not resources.get("mail_user"):
         resources.pop("mail_type", None)  # SLURM would write to whoever submits
     options = {"requeue": True, "kill-on-invalid-dep": "yes", **(resources.pop("additional_parameters", None) or {})}
@@ -166,9 +165,9 @@ def _executor(array: Array, root: Path, launch: Mapping[str, Any], code: Path, d
         "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1} SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",
         *(resources.pop("setup", None) or []),
     ]
-    executor = SlurmExecutor(_log_folder(root), max_num_timeout=launch["requeues"])
+    executor = SlurmExecutor(_log_folder(root), max_num_timeout=launch.requeues)
     executor.update_parameters(
-        **{key: value for key, value in resources.items() if value is not None},
+        **resources,
         job_name=f"{root.name}-{array.stage}",
         dependency=dependency,
         setup=setup,
@@ -181,11 +180,11 @@ def _log_folder(root: Path) -> Path:
     return root / "slurm" / "jobs" / datetime.now().strftime("%Y-%m-%d")
 
 
-def _sbatch(array: Array, executor: SlurmExecutor, launch: Mapping[str, Any]) -> str:
+def _sbatch(array: Array, executor: SlurmExecutor, launch: Launch) -> str:
     """Submit one array; returns its id."""
     try:
         with _deadline(SBATCH_PATIENCE), executor.batch():
-            jobs = [executor.submit(Chunk(chunk, 1 + launch["retries"])) for chunk in array.chunks]
+            jobs = [executor.submit(Chunk(chunk, 1 + launch.retries)) for chunk in array.chunks]
     except (FailedJobError, FailedSubmissionError, TimeoutError) as error:
         reason = " ".join(str(error).split())
         if isinstance(error.__cause__, TimeoutError):

@@ -13,8 +13,7 @@ from repro.pipeline.launch import queue
 from repro.pipeline.launch.attempts import Attempt, read_attempt
 from repro.pipeline.launch.local import log_path
 from repro.pipeline.launch.queue import Job, SlurmError
-from repro.pipeline.launch.slurm import Stages
-from repro.pipeline.tasks import COMPUTED, Task, finished
+from repro.pipeline.tasks import COMPUTED, Stages, Task, finished
 
 STATES = ("done", "running", "queued", "failed", "lost", "missing")  # missing: nothing was tried, nothing is queued
 

@@ -1,0 +1,118 @@
+"""Measure: one measurement of one selected network, of a weights file, or of no network."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from repro.measurements import Measurement, find_measurement
+from repro.pipeline.config import Machine
+from repro.pipeline.cost import measurement_petaflop
+from repro.pipeline.stages.retrain import Retrain
+from repro.pipeline.tasks import Task
+from repro.pipeline.trainings import Trainings
+from repro.storage import identity, results
+
+if TYPE_CHECKING:
+    from repro.network import Network
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnWeights:
+    """A weights file of a user, with the data it is measured on; it takes the place of a selected network.
+
+    Of its trainings only data, network and weight decay count.
+    """
+
+    weights: Path
+    trainings: Trainings
+    machine: Machine
+
+    def finished(self) -> bool:
+        """There is nothing to do before it is measured."""
+        return True
+
+    def digest(self) -> str:
+        """What identifies file, network and data."""
+        return identity.own_weights(self.weights, self.trainings.network_and_data, self.trainings.recipe.weight_decay)
+
+    def network(self, device: str) -> Network:
+        """The network with its data, on a device."""
+        from repro.pipeline.trained import build, load_weights, network_of
+
+        model = load_weights(self.weights, build(self.trainings))
+        return network_of(model, self.trainings, self.machine, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure(Task):
+    """A measurement with its settings; `of` is None for one of no network."""
+
+    stage: ClassVar[str] = "measure"
+
+    experiment: str
+    measurement: str
+    settings: Any  # an instance of the measurement's Settings
+    of: Retrain | OwnWeights | None
+    asked_device: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.of.trainings.cell}/{self.measurement}" if self.of else self.measurement
+
+    @property
+    def device(self) -> str:
+        return self.asked_device
+
+    @property
+    def cost(self) -> float:
+        return measurement_petaflop(self.of.trainings, self.settings) if self.of else 0.0
+
+    @property
+    def path(self) -> Path:
+        """Where its result is stored."""
+        return results.result_path(self.root, self.measurement, self.of.trainings.cell if self.of else None)
+
+    def finished(self) -> bool:
+        if not self.path.exists() or (self.of and not self.of.finished()):
+            return False
+        return results.load_provenance(self.path).get("digest") == self._digest()
+
+    def run(self, device: str) -> None:
+        from repro.storage.provenance import provenance
+
+        digest, origin = self._digest(), self._origin()
+        network = [self.of.network(device)] if self.of else []
+        start = time.perf_counter()
+        arrays = self._kind.measure(*network, self.settings)
+        made = provenance(device, time.perf_counter() - start) | {"digest": digest}
+        if network:
+            made["epochs"] = network[0].epochs
+        results.save_result(self.path, arrays, origin | made)
+        log.info("%s", self.path)
+
+    @property
+    def _kind(self) -> Measurement:
+        return find_measurement(self.measurement)
+
+    def _digest(self) -> str:
+        of = self.of.digest() if self.of else None
+        return identity.measurement(self.measurement, asdict(self.settings), self._kind.version, of)
+
+    def _origin(self) -> dict[str, Any]:
+        """What was measured, for people and figures."""
+        made: dict[str, Any] = {
+            "measurement": {"name": self.measurement, **asdict(self.settings)},
+            "version": self._kind.version,
+            "experiment": self.experiment,
+        }
+        if self.of:
+            trainings = self.of.trainings
+            model = {"name": trainings.model.name, **trainings.model.settings}
+            made |= {"training": asdict(trainings.recipe), "model": model, **trainings.titles}
+        return made

@@ -1,0 +1,42 @@
+"""The state of a block comes back as it was saved, or not at all."""
+
+import pytest
+import torch
+
+from repro.training.checkpoint import BlockState, load_state, save_state
+from repro.training.recipe import History, scores
+
+TENSORS = {"weight": torch.randn(3, 4).T, "running_mean": torch.tensor(2.0)}  # one is not contiguous
+
+
+@pytest.fixture
+def state():
+    history = History(0.1, "stacked", seconds=1.5)
+    history.record(3, scores(0.25, 0.5), scores(float("inf"), 0.5))
+    return BlockState("abc", "stacked", [1, 2], 3, [0], {0: history, 1: History(0.01, "stacked")})
+
+
+def test_what_is_saved_comes_back(state, tmp_path):
+    save_state(tmp_path / "s", state, TENSORS)
+    loaded, tensors = load_state(tmp_path / "s", "abc")
+    assert loaded == state
+    assert loaded.histories[0].test_loss == [None]  # not finite
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_nothing_is_there(tmp_path):
+    assert load_state(tmp_path / "s", "abc") is None
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: b"", lambda content: b"x" * 40])
+def test_a_damaged_state_is_named_and_left_alone(state, tmp_path, caplog, damage):
+    save_state(tmp_path / "s", state, TENSORS)
+    (tmp_path / "s").write_bytes(damage((tmp_path / "s").read_bytes()))
+    assert load_state(tmp_path / "s", "abc") is None
+    assert "is damaged" in caplog.text
+
+
+def test_the_state_of_another_block_is_left_alone(state, tmp_path, caplog):
+    save_state(tmp_path / "s", state, TENSORS)
+    assert load_state(tmp_path / "s", "other") is None
+    assert "of another configuration" in caplog.text
