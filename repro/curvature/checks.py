@@ -48,7 +48,8 @@ def check_weights(parameters: dict[str, Tensor]) -> None:
     """Refuse weights that are no finite real vector of one dtype on one device.
 
     Raises:
-        ValueError: no parameters, several dtypes or devices, neither 32 nor 64 bits, or non-finite weights.
+        ValueError: no parameters, several dtypes or devices, neither 32 nor 64 bits, weights made under
+            torch.inference_mode, or non-finite ones.
     """
     if not parameters:
         raise ValueError("no parameters to differentiate: the model has none, or `parameters` selects none of them")
@@ -61,6 +62,11 @@ def check_weights(parameters: dict[str, Tensor]) -> None:
             )
         if p.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"parameter '{name}' is {p.dtype}: convert the model to float32 or float64")
+        if p.is_inference():
+            raise ValueError(
+                f"parameter '{name}' was made under torch.inference_mode and cannot be differentiated: use"
+                " copy.deepcopy(model)"
+            )
         if not torch.isfinite(p).all():
             raise ValueError(f"parameter '{name}' holds values that are not finite: the training diverged")
 

@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from repro.curvature import checks
 from repro.curvature.affine import Direction, Intercept
-from repro.curvature.evaluation import Upcast, evaluation
+from repro.curvature.evaluation import Upcast, evaluation, own_precision
 from repro.curvature.parameters import Parameters, in_place
 
 Cotangent = Callable[[Tensor], Tensor]  # logits [B, C] -> u [B, C]
@@ -62,7 +62,8 @@ class Derivatives:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Inside, graphs may be recorded and products taken."""
-        yield
+        with own_precision(self.direction.t.device.type):
+            yield
 
     def logits(self, x: Tensor, *, curved: bool = True) -> Tensor:  # -> [B, C] with a graph; inside `active`
         """The network at θ."""

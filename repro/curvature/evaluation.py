@@ -114,17 +114,29 @@ class Upcast(TorchFunctionMode):
 
 
 @contextmanager
+def own_precision(device: str) -> Iterator[None]:
+    """Compute in the dtype of the tensors, also for a caller who has autocast on.
+
+    Raises:
+        ValueError: the caller is in torch.inference_mode, where nothing can be differentiated.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("nothing can be differentiated under torch.inference_mode: use torch.no_grad instead")
+    with torch.autocast(device, enabled=False):
+        yield
+
+
+@contextmanager
 def evaluation(model: nn.Module, *modes: TorchFunctionMode) -> Iterator[Differentiable]:
     """Run the network so that its derivatives can be taken, first and second, and with `modes`, the last one first.
 
     Attention is computed by its formula, as the fused kernels have no second derivative; autocast is off, as its
     rounding is not smooth; compiled functions are run as they are written; recurrent layers do without cuDNN.
     """
+    device = next((tensor.device.type for tensor in model.parameters()), "cpu")
     with ExitStack() as stack:
-        for context in (torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH)):
+        for context in (own_precision(device), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH)):
             stack.enter_context(context)
-        device = next((tensor.device.type for tensor in model.parameters()), "cpu")
-        stack.enter_context(torch.autocast(device, enabled=False))
         if "torch._dynamo" in sys.modules:  # nothing is compiled where it was never imported
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if device == "cuda" and any(isinstance(module, nn.RNNBase) for module in model.modules()):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from repro.curvature.layers import LayerSamples
-from repro.curvature.moments import Sharing, error_samples, feature_samples
+from repro.curvature.moments import Sharing, check_not_zero, error_samples, feature_samples
 from repro.linalg.dense import eigh
 from repro.linalg.kronecker import KroneckerMean, kronecker_eigenvalues
 from repro.linalg.operator import LinearOperator
@@ -62,6 +62,7 @@ def kronecker_factors(samples: Iterable[LayerSamples], *, sharing: Sharing) -> K
             Delta[c] += weighted.flatten(0, 2).T @ errors.flatten(0, 2) / positions
     if counts is None or H is None or Delta is None:
         raise ValueError("no data: Kronecker factors need at least one batch of examples")
+    check_not_zero(Delta, "the errors of the layer")
     n = counts.clamp(min=1)[:, None, None]  # a class without examples has share zero
     return KroneckerFactors(H / n, Delta / n, counts / counts.sum(), positions)
 
@@ -132,5 +133,6 @@ def class_mean_cosines(samples: Iterable[LayerSamples]) -> Tensor:  # -> [C]
             features[c] += h[of_class].sum(dim=(0, 1))
     if g is None:
         raise ValueError("no data: class means need at least one batch of examples")
+    check_not_zero(errors, "the errors of the layer")
     inner = torch.einsum("co,cod,cd->c", errors, g, features)
     return inner / (g.flatten(1).norm(dim=1) * errors.norm(dim=1) * features.norm(dim=1))

@@ -13,6 +13,7 @@ not mix and this holds exactly.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from repro.curvature.loss import errors as errors_of
 from repro.curvature.parameters import Parameters, in_place, tensors_of, unwrapped
 from repro.curvature.proof import prove
 from repro.linalg.operator import LinearOperator
+
+log = logging.getLogger(__name__)
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
@@ -67,8 +70,14 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, e
         TypeError: a layer is neither nn.Linear nor nn.Conv2d.
     """
     model = unwrapped(model)
+    if not errors:
+        try:
+            with _executed(model, x, layers, bias=bias, graph=False) as (logits, h, _):
+                return Captured(logits.detach(), logits.detach().softmax(dim=1), h, {})
+        except RuntimeError:  # forward takes gradients by its weights itself
+            log.debug("features are taken with a graph")
     delta: dict[str, Tensor] = {}
-    with _executed(model, x, layers, bias=bias, graph=errors) as (logits, h, z):
+    with _executed(model, x, layers, bias=bias, graph=True) as (logits, h, z):
         p = logits.detach().softmax(dim=1)
         for k in range(p.shape[1] if errors else 0):
             for name, rows in _pull_back(model, logits, z, errors_of(p, k)).items():

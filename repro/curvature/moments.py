@@ -12,7 +12,7 @@ A linear layer on vectors has one position, and both are the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -122,7 +122,8 @@ def feature_moments(
             _accumulate(totals, name, torch.einsum("btd,bte->de", h, h) / h.shape[1])
             _accumulate(sums, name, _by_class(h.mean(dim=1), y, seen))
     assert counts is not None  # there is a batch
-    check_not_zero(totals, "features")
+    for name, total in totals.items():
+        check_not_zero(total, f"the features that enter layer {name!r}")
     N = counts.sum()
     return {
         name: FeatureMoments(totals[name] / N, sums[name] / counts.clamp(min=1)[:, None], counts / N) for name in totals
@@ -154,7 +155,8 @@ def error_moments(
             _accumulate(sums, name, by_class.reshape(*weights.shape, -1))
     assert counts is not None  # there is a batch
     assert weights is not None
-    check_not_zero(totals, "errors")
+    for name, total in totals.items():
+        check_not_zero(total, f"the errors of layer {name!r}")
     N = counts.sum()
     return {name: ErrorMoments(totals[name] / N, counts, sums[name] / N, weights / N) for name in totals}
 
@@ -174,7 +176,8 @@ def weight_moments(model: nn.Module, data: Batches, layers: Sequence[str]) -> di
             _accumulate(totals, f"{name} errors", _by_class(delta.sum(dim=1), y, seen))
             _accumulate(totals, f"{name} features", _by_class(h.mean(dim=1), y, seen))
     assert counts is not None  # there is a batch
-    check_not_zero({name: totals[f"{name} errors"] for name in layers}, "errors")
+    for name in layers:
+        check_not_zero(totals[f"{name} errors"], f"the errors of layer {name!r}")
     N, n = counts.sum(), counts.clamp(min=1)[:, None]  # a class without examples has share zero
     return {
         name: WeightMoments(
@@ -184,16 +187,16 @@ def weight_moments(model: nn.Module, data: Batches, layers: Sequence[str]) -> di
     }
 
 
-def check_not_zero(totals: Mapping[str, Tensor], what: str) -> None:
-    """Refuse layers of which nothing can be told.
+def check_not_zero(total: Tensor, what: str) -> None:
+    """Refuse features or errors of a layer that are all zero, as the errors below a head that is initialised to zero.
 
     Raises:
-        ValueError: all features or errors of a layer are zero, as the errors below a head that is initialised to zero.
+        ValueError: they are.
     """
-    if dead := [name for name, total in totals.items() if not total.any()]:
+    if not total.any():
         raise ValueError(
-            f"the {what} of layer {dead[0]!r} are all zero, so they have no spectrum: its units are dead, or the head"
-            " is initialised to zero; train the network, or choose other layers"
+            f"{what} are all zero, so they have no spectrum: its units are dead, or the head is initialised to zero;"
+            " train the network, or choose other layers"
         )
 
 
