@@ -1,14 +1,34 @@
 """Linear, convolution and batch norm layers whose weights autograd does not see: products at the floor of their cost.
 
-Pearlmutter (1994): with θ(t) = θ + t v, the derivatives of d/dt <u, f(θ(t))> at t = 0 are J v (by u) and
-Σ_k u_k ∂²f_k v (by θ). Here a layer's output depends on the scalar t, `Direction.t`, in place of its weights. The graph
-of d/dt is recorded before any v is known, as its value is never needed. When the graph is differentiated, v is read
-from `Direction.v`, and what would be the gradient by a weight is added to `Direction.out` by the matrix product itself.
+`repro.curvature.derivatives` says what is computed, J v and Σ u ∂²f v, and has the plain way to it: record J^T u, then
+differentiate <J^T u, v>. Here is how a layer takes part in that without gradients of its weights being recorded.
 
-Against torch's own double backward this saves the weights' gradients of the recording, sums and copies of vectors as
-long as θ, and transposed copies of convolutions; batch norm joins them for time and for a third less memory in G.
-`scripts/bench_products.py` measures what it gains. All other operations, and weights that no such layer uses, are left
-to torch.
+One linear layer z = W h + b inside a network, u a cotangent of the logits f, v = (..., V, v_b, ...) the direction, and
+θ(t) = θ + t v. Write δ = ∂<u, f>/∂z, and a dot for d/dt at t = 0 (Pearlmutter 1994). Then
+
+    J^T u has the piece          δ ⊗ h                for W, and δ for b
+    ż = W ḣ + V h + v_b          tangents run forward, and end in ḟ = J v
+    Σ u ∂²f v has the piece      δ̇ ⊗ h + δ ⊗ ḣ        for W, and δ̇ for b, where the derivative by h is W^T δ̇ + V^T δ
+
+The whole network is differentiated by one scalar t, `Direction.t`, in place of its weights: d<u, f>/dt = <u, J v>
+is the sum over layers of <δ, V h + v_b>. Who does what, and when:
+
+    recording, once per batch; v is not known yet
+      Push.forward        z = W h + b, a function of h and t
+      Push.backward       is given δ; calls Pull, whose two results are the derivatives by h and by t
+      Pull.forward        W^T δ, and <δ, V h + v_b>, whose value nobody needs: a zero stands for it
+    a product, for each v: autograd differentiates the sum of the <δ, V h + v_b> by u and by θ
+      Pull.backward       is given ḣ; reads V from `Direction.v`, returns ż by δ and V^T δ by h; adds δ ⊗ ḣ to
+                          `Direction.out`
+      Push.backward       is given δ̇; adds δ̇ ⊗ h to `Direction.out`, and returns W^T δ̇ by h
+
+So what would be the gradient by a weight is added to the product by the matrix multiplication itself. For G only J v is
+asked of the recorded graph, in which δ plays no part and is not computed either (`curved=False`). A convolution is the
+same with its own multiplications; batch norm in eval mode is a diagonal W. All other operations, and weights that no
+such layer uses, are left to torch.
+
+Against torch's double backward this saves the weights' gradients of the recording, sums and copies of vectors as long
+as θ, and transposed copies of convolutions; `scripts/bench_products.py` measures what it gains.
 """
 
 from __future__ import annotations
@@ -26,15 +46,23 @@ from repro.curvature.evaluation import Rules
 
 
 class Direction:
-    """The vector being multiplied and the product being added up, in pieces by parameter name."""
+    """The vector v that is multiplied and the product that is added up, in pieces by parameter name.
+
+    Attributes:
+        t: the scalar that layers depend on in the place of their weights.
+        v: what Pull.backward reads.
+        out: what both backward functions add to.
+        written: names of the pieces of `out` that hold a sum already; the others hold nothing yet.
+    """
 
     def __init__(self, like: Tensor):
         self.t = like.new_zeros(()).requires_grad_()
         self.v: Mapping[str, Tensor] = {}
         self.out: Mapping[str, Tensor] = {}
-        self.written: set[str] = set()  # pieces of `out` that hold a sum already; the others hold nothing yet
+        self.written: set[str] = set()
 
     def add(self, name: str, term: Tensor) -> None:
+        """Add a term to the piece `name`."""
         self.out[name].add_(term) if name in self.written else self.out[name].copy_(term)
         self.written.add(name)
 
@@ -56,21 +84,23 @@ class Layer:
     bias: Tensor | None
 
     def push(self, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """W h + b, for this layer's weight and bias or for those of the direction."""
         return F.linear(h, weight, bias)
 
-    def push_tangent(self, a: Tensor) -> Tensor:
-        """W a."""
-        return self.push(a, self.weight, None)
+    def push_tangent(self, h_dot: Tensor) -> Tensor:
+        """W ḣ."""
+        return self.push(h_dot, self.weight, None)
 
     def pull(self, delta: Tensor, weight: Tensor, h: Tensor) -> Tensor:
         """W^T δ, in the shape of h."""
         return delta @ weight
 
     def add_outer(self, delta: Tensor, h: Tensor, *, tangent: bool = False) -> None:
-        """Add δ ⊗ h to the weight's piece of the product, for inputs or for tangents of inputs."""
+        """Add δ ⊗ h to the weight's piece of the product, h being inputs, or their tangents ḣ."""
         self.direction.add_product(self.weight_name, delta.flatten(end_dim=-2).T, h.flatten(end_dim=-2))
 
     def add_bias(self, delta: Tensor) -> None:
+        """Add δ, summed over examples and positions, to the bias's piece of the product."""
         if self.bias_name is not None:
             self.direction.add(self.bias_name, delta.flatten(end_dim=-2).sum(dim=0))
 
@@ -109,8 +139,8 @@ class Normalisation(Layer):
     def push(self, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.batch_norm(h, self.mean, self.var, weight, bias, eps=self.eps)
 
-    def push_tangent(self, a: Tensor) -> Tensor:
-        return self.pull(a, self.weight, a)
+    def push_tangent(self, h_dot: Tensor) -> Tensor:
+        return self.pull(h_dot, self.weight, h_dot)
 
     def pull(self, delta: Tensor, weight: Tensor, h: Tensor) -> Tensor:
         scale = weight * (self.var + self.eps).rsqrt()
@@ -127,7 +157,7 @@ class Normalisation(Layer):
 
 
 class Push(Function):
-    """z = W h + b as a function of h and t."""
+    """z = W h + b as a function of h and t; see the table above for what is called when."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, t: Tensor, layer: Layer) -> Tensor:
@@ -139,9 +169,9 @@ class Push(Function):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         (h,), layer = ctx.saved_tensors, ctx.layer
         wanted = ctx.needs_input_grad[0]
-        if torch.is_grad_enabled():  # recording
+        if torch.is_grad_enabled():  # recording: delta is δ
             return *Pull.apply(delta, h if layer.curved else h.detach(), layer, wanted), None
-        layer.add_outer(delta, h)
+        layer.add_outer(delta, h)  # a product: delta is δ̇
         layer.add_bias(delta)
         return layer.pull(delta, layer.weight, h) if wanted else None, None, None
 
@@ -164,8 +194,8 @@ class Pull(Function):
         return layer.pull(delta, layer.weight, h) if layer.curved else unknown.expand_as(h), unknown.clone()
 
     @staticmethod
-    def backward(ctx: Any, a: Tensor | None, t: Tensor | None) -> tuple[Tensor | None, ...]:
-        """a [like h] is the tangent of h along v."""
+    def backward(ctx: Any, h_dot: Tensor | None, t: Tensor | None) -> tuple[Tensor | None, ...]:
+        """h_dot [like h] is the tangent ḣ of h along v; None where no weight comes before."""
         layer: Layer = ctx.layer
         h, *recorded = ctx.saved_tensors
         v = layer.direction.v[layer.weight_name]
@@ -173,19 +203,22 @@ class Pull(Function):
         by_delta, by_h = None, None
         if ctx.needs_input_grad[0]:
             by_delta = layer.push(h, v, v_bias)
-            if a is not None:
-                by_delta += layer.push_tangent(a)
+            if h_dot is not None:
+                by_delta += layer.push_tangent(h_dot)
         if recorded:
             (delta,) = recorded
-            if a is not None:
-                layer.add_outer(delta, a, tangent=True)
+            if h_dot is not None:
+                layer.add_outer(delta, h_dot, tangent=True)
             if ctx.needs_input_grad[1]:
                 by_h = layer.pull(delta, v, h)
         return by_delta, by_h, None, None
 
 
 class Intercept(Rules):
-    """While active, layers of the three kinds whose weight is one of `weights` are recorded as above."""
+    """While active, layers of the three kinds whose weight is one of `weights` are recorded as above.
+
+    A rule returns None where torch's own operation must do.
+    """
 
     def __init__(self, direction: Direction, weights: Mapping[str, Tensor], *, curved: bool):
         convolutions = dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), self.conv)

@@ -68,14 +68,15 @@ def _checked_pair(batch: Any) -> tuple[Tensor, Tensor]:
 
 def by_class(data: Batches) -> Iterator[tuple[int, Tensor]]:
     """Regroup batches so that each holds one class alone: yields (class, inputs), about as large as they came."""
-    waiting: dict[int, list[Tensor]] = {}
+    waiting: dict[tuple[int, torch.Size], list[Tensor]] = {}  # of one class, and of one shape
     for x, y in data:
         for c in y.unique().tolist():
-            waiting.setdefault(c, []).append(x[y == c])
-            if sum(map(len, waiting[c])) >= len(x):
-                yield c, torch.cat(waiting.pop(c))
-    for c in sorted(waiting):
-        yield c, torch.cat(waiting[c])
+            rows = waiting.setdefault((c, x.shape[1:]), [])
+            rows.append(x[y == c])
+            if sum(map(len, rows)) >= len(x):
+                yield c, torch.cat(waiting.pop((c, x.shape[1:])))
+    for c, shape in sorted(waiting):
+        yield c, torch.cat(waiting[c, shape])
 
 
 def spread_examples(data: Sequence[tuple[Tensor, Tensor]], wanted: int) -> Tensor:  # -> [b, ...], b at most `wanted`

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
@@ -127,6 +128,16 @@ def own_precision(device: str) -> Iterator[None]:
 
 
 @contextmanager
+def _uncached() -> Iterator[None]:
+    depth, cache = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = depth, cache
+
+
+@contextmanager
 def evaluation(model: nn.Module, *modes: TorchFunctionMode) -> Iterator[Differentiable]:
     """Run the network so that its derivatives can be taken, first and second, and with `modes`, the last one first.
 
@@ -141,6 +152,8 @@ def evaluation(model: nn.Module, *modes: TorchFunctionMode) -> Iterator[Differen
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if device == "cuda" and any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        if parametrize._cache_enabled:  # a cached weight is one of other parameters
+            stack.enter_context(_uncached())
         differentiable = stack.enter_context(Differentiable())
         for mode in modes:
             stack.enter_context(mode)

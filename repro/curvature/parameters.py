@@ -33,6 +33,8 @@ class Parameters:
 
     def __init__(self, model: nn.Module, selection: Selection = None):
         found = dict(model.named_parameters())
+        if lazy := [name for name, p in found.items() if isinstance(p, nn.parameter.UninitializedParameter)]:
+            raise ValueError(f"parameter '{lazy[0]}' has no shape yet: run the model once on a batch")
         self.names = [name for name in found if name in _chosen(found, selection)]
         self.shapes = [found[name].shape for name in self.names]
         checks.check_weights({name: found[name].detach() for name in self.names})
@@ -102,25 +104,30 @@ def in_place(model: nn.Module, values: Mapping[str, Tensor], chosen: Collection[
 
     This reaches the weights wherever the model keeps them (lists, closures, scripted modules), where
     `torch.func.functional_call` reaches registered attributes alone. Only pointers to storage are exchanged, and
-    exchanged back at the end whatever happens: nothing is copied, and no value of the model's changes.
+    exchanged back at the end whatever happens: nothing is copied, and no value of the model's changes. Hooks on the
+    parameters' gradients, such as clipping, are off meanwhile.
 
     Args:
         values: by name; those left out stay as they are. Another dtype than the model's is allowed.
         chosen: names of parameters.
     """
     own, parameters = tensors_of(model), dict(model.named_parameters())
-    before = {name: (tensor.data, tensor.requires_grad) for name, tensor in own.items()}
+    data = {name: tensor.data for name, tensor in own.items()}
+    marks = {name: (parameter.requires_grad, parameter._backward_hooks) for name, parameter in parameters.items()}
     try:
         for name, tensor in own.items():
             tensor.data = values.get(name, tensor.data)
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in chosen)
+            parameter._backward_hooks = None
         yield
     finally:
         for name, tensor in own.items():
-            tensor.data, required = before[name]
-            if name in parameters:
-                tensor.requires_grad_(required)
+            tensor.data = data[name]
+        for name, parameter in parameters.items():
+            required, hooks = marks[name]
+            parameter._backward_hooks = hooks if required else None
+            parameter.requires_grad_(required)
 
 
 def is_held(model: nn.Module) -> bool:

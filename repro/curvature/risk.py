@@ -7,6 +7,7 @@ once: the graph of J^T u is kept for as many batches as `memory_budget` holds, a
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from functools import partial
 from itertools import accumulate
@@ -120,6 +121,11 @@ class RiskOperator(LinearOperator):
                     with self._derivatives.along(v, row, first=i == 0):
                         if recorded is not None:
                             self.add_product(self._derivatives, recorded, y)
+        if not math.isfinite(float(out.sum())):
+            raise ValueError(
+                f"a product with {type(self).__name__} is not finite: look for a root, norm, logarithm or quotient that"
+                " the network takes at zero, and for vectors that are not finite"
+            )
         if not depends:
             raise ValueError(f"the model's output depends on none of the parameters {self.parameters.names}")
         return out.add_(rows, alpha=self.decay).T if self.decay else out.T
