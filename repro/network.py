@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from repro.curvature import checks
+from repro.curvature.function import check_fixed_function, check_gradients
 from repro.data import Split
 from repro.storage.results import Cell
 
@@ -68,8 +69,8 @@ class Network:
         self.train = _read(model, train, batch_size)
         self.test = None if test is None else _read(model, test, batch_size)
         self.classes = self.train.classes
-        checks.check_fixed_function(model, self.train.images[:8])
-        checks.check_gradients(model, self.train.images[:8])
+        check_fixed_function(model, self.train.images[:8])
+        check_gradients(model, self.batches())
         if self.classes < 2:
             raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
         self.cell = cell or Cell("own data", type(model).__name__, len(self.train.labels) // self.classes)

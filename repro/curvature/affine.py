@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+
+from repro.curvature.evaluation import Rules
 
 
 class Direction:
@@ -183,21 +184,14 @@ class Pull(Function):
         return by_delta, by_h, None, None
 
 
-class Intercept(TorchFunctionMode):
+class Intercept(Rules):
     """While active, layers of the three kinds whose weight is one of `weights` are recorded as above."""
 
     def __init__(self, direction: Direction, weights: Mapping[str, Tensor], *, curved: bool):
-        super().__init__()
-        self.direction, self.curved = direction, curved
         convolutions = dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), self.conv)
-        self.rules: dict[Any, Any] = {F.linear: self.linear, F.batch_norm: self.batch_norm, **convolutions}
-        self.rules[F.hardsigmoid] = _hardsigmoid
+        super().__init__({F.linear: self.linear, F.batch_norm: self.batch_norm, **convolutions})
+        self.direction, self.curved = direction, curved
         self.names = {id(weight): name for name, weight in weights.items()}
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        rule = self.rules.get(function)
-        found = rule(*args, **(kwargs or {})) if rule else None
-        return function(*args, **(kwargs or {})) if found is None else found
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
         if input.ndim == 1 or not self._mine(weight, bias):
@@ -250,8 +244,3 @@ class Intercept(TorchFunctionMode):
             "bias_name": self.names.get(id(bias)),
             "bias": None if bias is None else bias.detach(),
         }
-
-
-def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    """As torch's own, which it cannot differentiate twice."""
-    return F.relu6(input + 3) / 6

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+
+log = logging.getLogger(__name__)
+_SAID: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
 def check_deterministic(model: nn.Module) -> None:
@@ -84,17 +89,27 @@ def check_batch(x: Tensor, y: Tensor, like: Tensor) -> None:
         )
 
 
-def check_logits(logits: Tensor, y: Tensor) -> None:
+def check_logits(logits: Tensor, y: Tensor, like: Tensor | None = None) -> None:
     """Refuse outputs that are not one finite row of logits an example, and labels that they have no logit for.
 
+    Args:
+        like: a tensor of the model's dtype, in which the logits must be; None for float32 or float64.
+
     Raises:
-        ValueError: not [B, C], not finite, or a label outside 0..C-1.
+        ValueError: not [B, C], a single logit, not in the model's dtype, not finite, or a label outside 0..C-1.
     """
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(y):
         found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
             f"the model returns {found} for {len(y)} examples: logits of shape [examples, classes] are needed"
         )
+    if logits.dtype not in ([torch.float32, torch.float64] if like is None else [like.dtype]):
+        raise ValueError(
+            f"the model returns logits of {logits.dtype}, so its products are no better: let its forward compute in the"
+            " dtype of its weights, without autocast and conversions"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
     if not torch.isfinite(logits).all():
         raise ValueError(
             "the model returns logits that are not finite, so the loss has no curvature: check weights and inputs"
@@ -105,6 +120,24 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
             f"the labels run from {low} to {high}, the model has {logits.shape[1]} logits:"
             f" labels must lie in 0..{logits.shape[1] - 1}"
         )
+
+
+def warn_of_probabilities(model: nn.Module, logits: Tensor) -> None:
+    """Say once in the log if outputs are probabilities already, which the cross-entropy takes for logits."""
+    if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-4).all()):
+        warn_once(
+            model,
+            "the model's outputs are probabilities already, and the cross-entropy applies softmax to them once more:"
+            " leave the softmax out of the model, so that it returns logits",
+        )
+
+
+def warn_once(model: nn.Module, sentence: str) -> None:
+    """Say something about a model in the log, if that has not been said of it yet."""
+    said = _SAID.setdefault(model, set())
+    if sentence not in said:
+        said.add(sentence)
+        log.warning("%s: %s", type(model).__name__, sentence)
 
 
 def check_class_weights(weights: Tensor | None, classes: int, like: Tensor) -> None:
@@ -138,13 +171,11 @@ def check_loss(loss: float) -> None:
 
 
 def check_classes(y: Tensor, classes: int) -> None:
-    """Refuse data from which class structure cannot be told, for a model with `classes` logits.
+    """Refuse data without an example of each class where class means are asked for; spectra do not need them.
 
     Raises:
-        ValueError: one logit only, fewer examples than classes, or a class without an example.
+        ValueError: fewer examples than classes, or a class without an example.
     """
-    if classes < 2:
-        raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
     if len(y) < classes:
         raise ValueError(f"{len(y)} examples for {classes} classes: at least one example of each class is needed")
     counts = torch.bincount(y.long(), minlength=classes)
@@ -156,67 +187,25 @@ def check_classes(y: Tensor, classes: int) -> None:
         )
 
 
-def check_fixed_function(model: nn.Module, x: Tensor) -> None:
-    """Refuse a model whose logits change from pass to pass or with the other examples of the batch, whatever the cause.
-
-    Two passes on the inputs `x` and one on the first of them alone.
-
-    Raises:
-        ValueError: the logits differ by more than half the working precision.
-    """
-    with torch.no_grad():
-        first, again, alone = model(x), model(x), model(x[:1])
-    allowed = torch.finfo(first.dtype).eps ** 0.5 * float(first.abs().max().clamp(min=1))
-    if not torch.allclose(first, again, rtol=0, atol=allowed):
-        raise ValueError(
-            "the model's logits change between two passes over the same inputs, so there is no one curvature matrix:"
-            " look for dropout or random numbers outside of nn.Module layers"
-        )
-    if not torch.allclose(first[:1], alone, rtol=0, atol=allowed):
-        raise ValueError(
-            "the logits of an example depend on the other examples of its batch, so the loss is no mean over examples:"
-            " look for statistics of the batch outside of nn.Module layers"
-        )
-
-
-def check_gradients(model: nn.Module, x: Tensor) -> None:
-    """Refuse parameters that are frozen, or that the logits on the inputs `x` do not depend on.
-
-    Raises:
-        ValueError: naming the first such parameter.
-    """
-    parameters = dict(model.named_parameters())
-    instead = "or choose parameters: repro.curvature.hessian.Hessian(model, data, parameters=...)"
-    if frozen := [name for name, p in parameters.items() if not p.requires_grad]:
-        raise ValueError(
-            f"parameter '{frozen[0]}' has requires_grad=False, but curvature is taken over all parameters: call"
-            f" model.requires_grad_(), {instead}"
-        )
-    with torch.enable_grad():
-        logits = model(x)
-    if not logits.requires_grad:
-        raise ValueError("the logits carry no gradient: the model's forward detaches them or runs under torch.no_grad")
-    found = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
-    if unused := [name for name, gradient in zip(parameters, found) if gradient is None]:
-        raise ValueError(
-            f"parameter '{unused[0]}' has no gradient, as the logits do not depend on it: remove it from the model,"
-            f" {instead}"
-        )
-
-
 @contextmanager
-def second_derivatives() -> Iterator[None]:
-    """Name an operation of the network that torch cannot differentiate twice.
+def differentiable() -> Iterator[None]:
+    """Name an operation of the network that torch cannot differentiate, or not twice.
 
     Raises:
         ValueError: there is one.
     """
     try:
         yield
-    except RuntimeError as error:
-        if "not implemented" not in str(error) and "not differentiable" not in str(error):
-            raise
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # operations raise what they like
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        if "not implemented" in reason or "not differentiable" in reason or "once_differentiable" in reason:
+            raise ValueError(
+                f"torch has no second derivative of an operation of the network ({reason}): write it with elementary"
+                " operations"
+            ) from error
+        hint = "checkpoint with use_reentrant=False" if "heckpoint" in reason else "write it with elementary operations"
         raise ValueError(
-            f"torch has no second derivative of an operation of the network ({str(error).splitlines()[0]}):"
-            " write it with elementary operations"
+            f"torch does not differentiate the network as often as needed ({type(error).__name__}: {reason}): {hint}"
         ) from error

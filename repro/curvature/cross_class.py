@@ -7,9 +7,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from repro.curvature.batches import Batches
+from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.gradients import CrossClassSums, cross_class_sums
-from repro.curvature.risk import Batches, Selection
-from repro.linalg.operator import LinearOperator, LowRank, Projected
+from repro.curvature.origin import Origin
+from repro.curvature.parameters import Selection
+from repro.curvature.risk import RiskOperator
+from repro.linalg.operator import LinearOperator, LowRank, Projected, orthonormal_basis
 
 SpannedPart = Literal["class", "cross", "same"]  # the parts that class and cross-class means span
 Part = Literal["class", "cross", "within", "same"]
@@ -29,12 +33,17 @@ class ClassStructure(NamedTuple):
     weights: Tensor  # [C, C]
     rows: Tensor  # [C, C, P]  √w_c g_c at (c, c), √w_{c,c'} (g_{c,c'} − g_c) at (c, c')
     same_part: LowRank  # G_{c=c'} = Σ_c w_{c,c} g_{c,c} g_{c,c}^T, rank <= C
+    origin: Origin | None = None  # what it was computed from, where that is known
 
     @property
     def class_part(self) -> LowRank:
         """G_class = Σ_c w_c g_c g_c^T, rank <= C."""
         columns = self.rows.diagonal()  # [P, C]
         return LowRank(columns, columns.new_ones(columns.shape[1]))
+
+    def class_means(self) -> Tensor:  # -> [C, P]
+        """The class means g_c; zero for a class without weight."""
+        return inverse_root(_class_weights(self.weights))[:, None] * self.rows.diagonal().T
 
     @property
     def cross_part(self) -> LowRank:
@@ -47,22 +56,31 @@ class ClassStructure(NamedTuple):
         return {"class": self.class_part, "cross": self.cross_part, "same": self.same_part}[name]
 
     def within_part(self, G: LinearOperator) -> LinearOperator:
-        """G_within = G minus the other three: exact; a product with it is one product with G and no further pass."""
+        """G_within = G minus the other three: exact; a product with it is one product with G and no further pass.
+
+        Raises:
+            ValueError: G is not the Gauss-Newton part, or is of other weights, parameters, data or with weight decay.
+        """
+        if isinstance(G, RiskOperator) and not isinstance(G, GaussNewton):
+            raise ValueError(f"G_within is a part of a GaussNewton, not of a {type(G).__name__}")
+        self._check_same(G)
         return G - self.class_part - self.cross_part - self.same_part
 
     def knockout(self, G: LinearOperator, part: Part, *, how: Knockout) -> LinearOperator:
         """G without one of its parts (Definitions 3.1-3.2): G − part, or (I − BB^T) G (I − BB^T), B spanning the part.
 
-        The class part and G_{c=c'} span the same space (w_c g_c = −w_{c,c} g_{c,c}): a projection removes both.
+        The class part and G_{c=c'} span the same space (w_c g_c = −w_{c,c} g_{c,c}): a projection removes both. Of two
+        classes the cross part is zero, and nothing is removed.
 
         Raises:
-            ValueError: projection of G_within, which spans more than can be held, or of a part that is zero; another
-                word than these.
+            ValueError: projection of G_within, which spans more than can be held; another word than these; a G as
+                `within_part` refuses it.
         """
         if part not in (*SPANNED_PARTS, "within") or how not in ("subtraction", "projection"):
             raise ValueError(
                 f"a knockout is subtraction or projection of class, cross, within or same, not the {how!r} of {part!r}"
             )
+        self._check_same(G)
         if how == "projection":
             if part == "within":
                 raise ValueError("G_within has no small basis to project out; use how='subtraction' for it")
@@ -74,18 +92,21 @@ class ClassStructure(NamedTuple):
     def basis(self, part: SpannedPart) -> Tensor:  # [P, rank]
         """Orthonormal columns that span the range of a part, the largest eigenvalues of the part first.
 
-        Raises:
-            ValueError: the part is zero, as G_cross is for two classes.
+        There are none if the part is zero, as G_cross is for two classes.
         """
-        low_rank = self.part(part)
         C = len(self.weights)
-        Q, R = torch.linalg.qr(low_rank.U * low_rank.weights.sqrt())  # [P, K], [K, K]
-        U, singular, _ = torch.linalg.svd(R)
-        kept = singular > 100 * torch.finfo(R.dtype).eps * singular[0]
-        rank = min(int(kept.sum()), C * (C - 2) if part == "cross" else C)
-        if rank == 0:
-            raise ValueError(f"the {part} part of G is zero for this network and data ({C} classes): nothing to span")
-        return Q @ U[:, :rank]
+        return orthonormal_basis(self.part(part).columns())[:, : C * (C - 2) if part == "cross" else C]
+
+    def _check_same(self, G: LinearOperator) -> None:
+        if G.dim != self.rows.shape[2]:
+            raise ValueError(f"G is of {G.dim} parameters, the class structure of {self.rows.shape[2]}")
+        if isinstance(G, RiskOperator):
+            if G.weight_decay or G.class_weights is not None:
+                raise ValueError(
+                    "G has weight decay or class weights, which its parts do not have: compute a G without them"
+                )
+            if self.origin:
+                self.origin.check_same(G.origin())
 
     def gram(self) -> ClassGram:
         """The inner products from which the eigenvalues of the three parts follow."""
@@ -94,7 +115,7 @@ class ClassStructure(NamedTuple):
         for a in range(0, C * C, C):  # block by block: half the products, no temporary as large as the result
             gram[a : a + C, : a + C] = _inner_products(rows[a : a + C], rows[: a + C])
             gram[:a, a : a + C] = gram[a : a + C, :a].T
-        same = (self.same_part.U * self.same_part.weights.sqrt()).T  # [C, P]
+        same = self.same_part.columns().T  # [C, P]
         return ClassGram(self.weights.double(), gram, _inner_products(same, same))
 
 
@@ -169,18 +190,18 @@ def structure_of(found: CrossClassSums, *, companion: bool = False) -> ClassStru
             the gradients are linear.
         companion: the unweighted decomposition instead of the paper's.
     """
-    counts, mass, sums = found
+    counts, mass, sums, origin = found
     if not companion:
         class_weights, own = _center(mass, sums), mass.diagonal()
         # w_{c,c} g_{c,c} = −w_c g_c, so G_{c=c'} needs no columns of its own
         same = torch.where(own >= torch.finfo(own.dtype).tiny, class_weights / own, 0)
-        return ClassStructure(mass, sums, LowRank(sums.diagonal(), same))
+        return ClassStructure(mass, sums, LowRank(sums.diagonal(), same), origin)
     weights = (counts.to(mass.dtype) / counts.sum())[:, None].expand_as(mass).contiguous()
     columns = sums.diagonal() * inverse_root(weights[:, 0])  # [P, C]
     for row, c in zip(sums, range(len(sums))):
         row[c] -= row.sum(dim=0)  # minus the sum over c' ≠ c, which for the paper's weights is there already
     _center(weights, sums)
-    return ClassStructure(weights, sums, LowRank(columns, columns.new_ones(columns.shape[1])))
+    return ClassStructure(weights, sums, LowRank(columns, columns.new_ones(columns.shape[1])), origin)
 
 
 def inverse_root(w: Tensor) -> Tensor:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from repro.curvature import checks
-from repro.curvature.risk import Batches, Parameters, Selection
+from repro.curvature.batches import Batches, batch_list, by_class
+from repro.curvature.evaluation import evaluation
+from repro.curvature.loss import errors
+from repro.curvature.origin import Origin, origin_of
+from repro.curvature.parameters import Parameters, Selection, in_place, tensors_of, unwrapped
+from repro.curvature.proof import prove
 
 
 class CrossClassSums(NamedTuple):
@@ -23,6 +26,7 @@ class CrossClassSums(NamedTuple):
     counts: Tensor  # [C] examples of each class, int64
     mass: Tensor  # [C, C] 1/N Σ_i p_{i,c,c'}: the weights w_{c,c'} of Section 6; they sum to one
     sums: Tensor  # [C, C, P], or of the chosen entries of the parameter vector alone
+    origin: Origin | None = None  # what they were computed from, where that is known
 
 
 def cross_class_sums(
@@ -44,39 +48,29 @@ def cross_class_sums(
         power: 1 for the weighted gradients of the paper, 1/2 for those of its companion.
 
     Raises:
-        ValueError: no data, a model in train mode, unfit parameters, inputs or labels; see `checks`.
+        ValueError: no data, a model in train mode, unfit parameters, inputs or labels, see `checks`; a network whose
+            gradients are not its derivatives, see `repro.curvature.proof`.
     """
+    model, data = unwrapped(model), batch_list(data)
     checks.check_deterministic(model)
     target = _Target(model, parameters, entries)
+    weights = {name: tensor.detach() for name, tensor in tensors_of(model).items()}
+    prove(model, target.layout, weights, data, need="gradient", fast=False)
     found: CrossClassSums | None = None
-    for c, x in by_class(data):
-        logits = target.logits(x, c)
-        p = logits.detach().softmax(dim=1)  # [B, C]
-        found = found or _zeros(p, target.size)
-        found.counts[c] += len(x)
-        found.mass[c] += p.sum(dim=0)
-        for k in range(p.shape[1]):
-            cotangent = p.clone()  # [B, C]: p − y_k, but its k-th entry p_k − 1 would cancel where p_k is nearly one
-            cotangent[:, k] = 0
-            cotangent[:, k] = -cotangent.sum(dim=1)
-            cotangent *= p[:, k : k + 1] ** power
-            target.add_gradient(found.sums[c, k], logits, cotangent, keep_graph=k + 1 < p.shape[1])
-    if found is None:
-        raise ValueError("no data: cross-class sums need at least one batch of examples")
+    with in_place(model, {}, target.names), evaluation(model):
+        for c, x in by_class(data):
+            logits = target.logits(x, c)
+            p = logits.detach().softmax(dim=1)  # [B, C]
+            found = found or _zeros(p, target.size)
+            found.counts[c] += len(x)
+            found.mass[c] += p.sum(dim=0)
+            for k in range(p.shape[1]):
+                cotangent = p[:, k : k + 1] ** power * errors(p, k)
+                target.add_gradient(found.sums[c, k], logits, cotangent, keep_graph=k + 1 < p.shape[1])
+    assert found is not None  # there is a batch, and it is not empty
     examples = int(found.counts.sum())
-    return CrossClassSums(found.counts, found.mass.div_(examples), found.sums.div_(examples))
-
-
-def by_class(data: Batches) -> Iterator[tuple[int, Tensor]]:
-    """Regroup batches so that each holds one class alone: yields (class, inputs), about as large as they came."""
-    waiting: dict[int, list[Tensor]] = {}
-    for x, y in data:
-        for c in y.unique().tolist():
-            waiting.setdefault(c, []).append(x[y == c])
-            if sum(map(len, waiting[c])) >= len(x):
-                yield c, torch.cat(waiting.pop(c))
-    for c in sorted(waiting):
-        yield c, torch.cat(waiting[c])
+    counts, mass, sums = found.counts, found.mass.div_(examples), found.sums.div_(examples)
+    return CrossClassSums(counts, mass, sums, origin_of(target.layout.names, weights, counts, mass))
 
 
 def _zeros(p: Tensor, size: int) -> CrossClassSums:
@@ -90,29 +84,30 @@ class _Target:
     """Some entries of the flattened parameters, and gradients with respect to them alone."""
 
     def __init__(self, model: nn.Module, parameters: Selection, entries: tuple[int, int] | None):
-        layout = Parameters(model, parameters)
-        first, last = entries or (0, layout.dim)
+        self.layout = Parameters(model, parameters)
+        first, last = entries or (0, self.layout.dim)
         self.size, self.model = last - first, model
-        self.state = {name: p.detach() for name, p in model.named_parameters()}
-        self.pieces: list[tuple[str, slice, slice]] = []  # name, part of that parameter, its place in the result
-        for name, place in layout.slices.items():
+        own = dict(model.named_parameters())
+        self.pieces: list[tuple[Tensor, slice, slice]] = []  # a parameter, part of it, its place in the result
+        self.names: list[str] = []
+        for name, place in self.layout.slices.items():
             a, b = max(first, place.start), min(last, place.stop)
             if a < b:
-                self.pieces.append((name, slice(a - place.start, b - place.start), slice(a - first, b - first)))
-                self.state[name].requires_grad_()  # of those alone autograd keeps a graph
+                self.pieces.append((own[name], slice(a - place.start, b - place.start), slice(a - first, b - first)))
+                self.names.append(name)
 
     def logits(self, x: Tensor, c: int) -> Tensor:  # inputs of class c -> [B, C]
         y = torch.full((len(x),), c, device=x.device)
-        checks.check_batch(x, y, next(iter(self.state.values())))
-        with torch.enable_grad():
-            logits = functional_call(self.model, self.state, (x,))
-        checks.check_logits(logits, y)
+        checks.check_batch(x, y, self.pieces[0][0])
+        logits = self.model(x)
+        checks.check_logits(logits, y, self.pieces[0][0])
         return logits
 
     def add_gradient(self, to: Tensor, logits: Tensor, cotangent: Tensor, *, keep_graph: bool) -> None:  # to [P]
         if not logits.requires_grad:  # the output depends on none of these parameters
             return
-        leaves = [self.state[name] for name, _, _ in self.pieces]
-        gradients = torch.autograd.grad(logits, leaves, cotangent, retain_graph=keep_graph, materialize_grads=True)
+        leaves = [leaf for leaf, _, _ in self.pieces]
+        with checks.differentiable():
+            gradients = torch.autograd.grad(logits, leaves, cotangent, retain_graph=keep_graph, materialize_grads=True)
         for gradient, (_, part, place) in zip(gradients, self.pieces):
             to[place] += gradient.flatten()[part]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from repro.curvature.risk import Recorded, RiskOperator
+from repro.curvature.derivatives import Derivatives, Recorded
+from repro.curvature.risk import RiskOperator
 
 
 class Hessian(RiskOperator):
     """Hess = 1/N Σ_i ∂²ℓ(f(x_i; θ), y_i)/∂θ² (plus weight decay times the identity)."""
 
-    def cotangent(self, logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:  # -> [B, C]
-        return weights * (logits.softmax(dim=1) - one_hot(y, logits.shape[1]))
+    def cotangent(self, logits: Tensor, y: Tensor) -> Tensor:  # [B, C], [B] -> [B, C]
+        """u = ∂ risk/∂f, so that J^T u is the gradient."""
+        return self.errors(logits, y)
 
-    def multiply(self, recorded: Recorded, pieces: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        """∂/∂θ of <J^T u, v> (Pearlmutter 1994)."""
-        return self.pull_back(pieces, v)
+    def add_product(self, derivatives: Derivatives, recorded: Recorded, y: Tensor) -> None:
+        """Hess v is the derivative of <gradient, v> by θ (Pearlmutter 1994)."""
+        derivatives.add_curvature(recorded)
 
 
 class HessianResidual(Hessian):
@@ -27,9 +26,11 @@ class HessianResidual(Hessian):
     Weight decay belongs to G and is not part of E.
     """
 
-    def cotangent(self, logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:  # -> [B, C]
-        return super().cotangent(logits, y, weights).detach()  # held fixed, u leaves f's second derivative alone
+    def cotangent(self, logits: Tensor, y: Tensor) -> Tensor:  # [B, C], [B] -> [B, C]
+        """The same u, held fixed: what is left of the derivative is that of the network alone."""
+        return super().cotangent(logits, y).detach()
 
     @property
     def decay(self) -> float:
+        """None of the weight decay."""
         return 0.0

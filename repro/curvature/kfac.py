@@ -72,12 +72,6 @@ def kfac_eigenvalues(factors: KroneckerFactors) -> Tensor:  # -> [O D]
     return kronecker_eigenvalues(factors.positions * Delta, H)
 
 
-def kfac(factors: KroneckerFactors) -> LinearOperator:
-    """T Delta ⊗ H."""
-    Delta, H = factors.average()
-    return KroneckerMean(factors.positions * Delta[None], H[None])
-
-
 def cfac(factors: KroneckerFactors) -> LinearOperator:
     """T Σ_c (n_c/N) Delta_c ⊗ H_c: V -> T Ave_c Delta_c V H_c for balanced classes. CFAC costs C products of KFAC."""
     weights = factors.positions * len(factors.shares) * factors.shares

@@ -14,22 +14,23 @@ not mix and this holds exactly.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, unfold
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
-from repro.linalg.gram import gram_matrix
-from repro.linalg.kronecker import khatri_rao_gram
+from repro.curvature import checks
+from repro.curvature.batches import Batches, batch_list, checked_batches
+from repro.curvature.evaluation import evaluation
+from repro.curvature.function import logits_of
+from repro.curvature.loss import errors as errors_of
+from repro.curvature.parameters import Parameters, in_place, tensors_of, unwrapped
+from repro.curvature.proof import prove
 from repro.linalg.operator import LinearOperator
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 
@@ -44,6 +45,7 @@ class Captured(NamedTuple):
 
 def layer_names(model: nn.Module, x: Tensor) -> list[str]:
     """Names of the linear and convolution layers in the order in which a forward pass on `x` executes them."""
+    model = unwrapped(model)
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     return list(capture(model, x[:1], names, bias=False, errors=False).h)
 
@@ -60,9 +62,25 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, e
 
     Raises:
         ValueError: a module is in training mode, a layer is executed twice or not at all, its first axis is not the
-            examples', or a convolution is grouped or not padded by a fixed number of zeros.
+            examples', the logits do not depend on it, or a convolution is grouped or not padded by a fixed number of
+            zeros.
         TypeError: a layer is neither nn.Linear nor nn.Conv2d.
     """
+    model = unwrapped(model)
+    delta: dict[str, Tensor] = {}
+    with _executed(model, x, layers, bias=bias, graph=errors) as (logits, h, z):
+        p = logits.detach().softmax(dim=1)
+        for k in range(p.shape[1] if errors else 0):
+            for name, rows in _pull_back(model, logits, z, errors_of(p, k)).items():
+                delta.setdefault(name, rows.new_empty(len(x), p.shape[1], *rows.shape[1:]))[:, k] = rows
+    return Captured(logits.detach(), p, h, delta)
+
+
+@contextmanager
+def _executed(
+    model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, graph: bool
+) -> Iterator[tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]]:
+    """Logits of a forward pass, features h and outputs z of the layers; inside, logits may be differentiated by z."""
     if training := [name or "the model" for name, module in model.named_modules() if module.training]:
         raise ValueError(f"{training[0]} is in training mode, where examples of a batch mix; call model.eval() first")
     modules = {name: _checked(name, model.get_submodule(name)) for name in layers}
@@ -78,32 +96,63 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, e
                     f"layer {name!r} puts out {len(output)} rows for {len(x)} examples; it has no such form"
                 )
             h[name] = _features(module, inputs[0].detach(), bias)
-            z[name] = output.requires_grad_() if errors and not output.requires_grad else output
+            z[name] = output
             return output.clone()  # what follows may work in place
 
         return hook
 
-    with _hooks({module: record(name) for name, module in modules.items()}), torch.set_grad_enabled(errors):
-        logits = model(x)
-    if missed := [name for name in layers if name not in h]:
-        raise ValueError(f"layer {missed[0]!r} is not executed by the model's forward pass")
-    convolutions = {name for name, module in modules.items() if isinstance(module, nn.Conv2d)}
-    delta = _errors(logits, z, convolutions) if errors else {}
-    return Captured(logits.detach(), logits.detach().softmax(dim=1), h, delta)
+    weights = [name for name, weight in model.named_parameters() if weight.is_floating_point()]
+    with in_place(model, {}, weights if graph else []), evaluation(model):
+        with _hooks({module: record(name) for name, module in modules.items()}):
+            logits = model(x)
+        if missed := [name for name in layers if name not in h]:
+            raise ValueError(f"layer {missed[0]!r} is not executed by the model's forward pass")
+        yield logits, h, z
+
+
+def _pull_back(model: nn.Module, logits: Tensor, z: Mapping[str, Tensor], u: Tensor) -> dict[str, Tensor]:
+    """The derivatives of <u, logits> by the outputs of the layers, [B, T, O] each, where u is [B, C]."""
+    lost = [name for name, output in z.items() if not output.requires_grad]
+    with checks.differentiable():
+        found = [] if lost else torch.autograd.grad(logits, list(z.values()), u, retain_graph=True, allow_unused=True)
+    if lost := lost or [name for name, gradient in zip(z, found) if gradient is None]:
+        raise ValueError(
+            f"no error is propagated to layer {lost[0]!r}: the model runs it under torch.no_grad, detaches its output"
+            " or does not use it; choose other layers"
+        )
+    rows: dict[str, Tensor] = {}
+    for name, gradient in zip(z, found):
+        if isinstance(model.get_submodule(name), nn.Conv2d):
+            gradient = gradient.flatten(2).transpose(1, 2)
+        rows[name] = gradient.reshape(len(gradient), -1, gradient.shape[-1])
+    return rows
 
 
 def factored_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
     """The layers of which Σ_t delta_t ⊗ h_t is the whole gradient, with their T, D and O; D counts the bias as a one.
 
-    Left out are those that `capture` refuses and those whose weights act elsewhere too: tied weights, the projections
-    inside torch's attention, layers that are parametrised or carry hooks.
+    Left out are those that `capture` refuses, and those for whose weights that sum differs from autograd's gradient for
+    a random cotangent: tied weights, weights that are computed from others, layers whose output a hook changes.
 
     Args:
         x: two or more inputs of the model; with one, an axis of length one could pass for the examples'.
     """
-    found = _executed_once(model, x[:1])
+    model = unwrapped(model)
     again = _executed_once(model, x[:2])
-    return {name: sizes for name, sizes in found.items() if name in again}
+    found = {name: sizes for name, sizes in _executed_once(model, x[:1]).items() if name in again}
+    own = dict(model.named_parameters())
+    with _executed(model, x[:2], list(found), bias=True, graph=True) as (logits, h, z):
+        u = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
+        used = {name: output for name, output in z.items() if output.requires_grad}
+        delta = _pull_back(model, logits, used, u)
+        for name in found.copy():
+            pieces = [own[f"{name}.{key}"] for key in ("weight", "bias") if f"{name}.{key}" in own]
+            gradients = torch.autograd.grad(logits, pieces, u, retain_graph=True, materialize_grads=True)
+            exact = torch.cat([gradient.reshape(len(gradient), -1) for gradient in gradients], dim=1)
+            ours = torch.einsum("bto,btd->od", delta[name], h[name])
+            if (ours - exact).norm() > torch.finfo(exact.dtype).eps ** 0.5 * exact.norm():
+                del found[name]
+    return found
 
 
 def check_layer_gradients(model: nn.Module, x: Tensor, layers: Sequence[str]) -> None:
@@ -116,10 +165,21 @@ def check_layer_gradients(model: nn.Module, x: Tensor, layers: Sequence[str]) ->
     for name in layers:
         if name not in whole:
             raise ValueError(
-                f"the weight of layer {name!r} is used elsewhere too or computed from others, or it has hooks, so its"
-                " gradient is not of the form Σ_t delta_t ⊗ h_t: give each layer a weight of its own, or choose a"
-                " measurement of the whole network"
+                f"the weight of layer {name!r} is used elsewhere too or computed from others, or a hook changes its"
+                " output, so its gradient is not of the form Σ_t delta_t ⊗ h_t: give each layer a weight of its own, or"
+                " choose a measurement of the whole network"
             )
+
+
+def check_errors(model: nn.Module, data: Sequence[tuple[Tensor, Tensor]], layers: Sequence[str]) -> None:
+    """Refuse networks whose backward pass is not the derivative of their forward pass, on a few examples.
+
+    Raises:
+        NotADerivative: see `repro.curvature.proof.prove`.
+    """
+    chosen = [name for name, _ in model.named_parameters() if name.rpartition(".")[0] in set(layers)] or None
+    weights = {name: tensor.detach() for name, tensor in tensors_of(model).items()}
+    prove(model, Parameters(model, chosen), weights, data, need="gradient", fast=False)
 
 
 def _executed_once(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
@@ -133,12 +193,11 @@ def _executed_once(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int
 
         return hook
 
-    with _hooks({module: record(name) for name, module in modules.items()}), torch.no_grad(), _Uses() as uses:
-        model(x)
+    with _hooks({module: record(name) for name, module in modules.items()}):
+        logits_of(model, x)
     found: dict[str, tuple[int, int, int]] = {}
     for name, module in modules.items():
-        once = all(uses.count[id(p)] == 1 for p in module.parameters(recurse=False))
-        if once and [shape[0] for shape in outputs[name]] == [len(x)]:
+        if [shape[0] for shape in outputs[name]] == [len(x)]:
             O, *inner = module.weight.shape
             found[name] = (outputs[name][0][1:].numel() // O, math.prod(inner) + (module.bias is not None), O)
     return found
@@ -148,26 +207,10 @@ def _is_plain(module: nn.Module) -> bool:
     own = {name for name, _ in module.named_parameters(recurse=False)}
     return (
         isinstance(module, nn.Linear | nn.Conv2d)
-        and type(module).forward in (nn.Linear.forward, nn.Conv2d.forward)
         and not module.training
         and not _is_unusual(module)
         and own == ({"weight"} if module.bias is None else {"weight", "bias"})
-        and not (module._forward_hooks or module._forward_pre_hooks)
     )
-
-
-class _Uses(TorchFunctionMode):
-    """Counts of how many tensors each tensor was an argument, by its id; reading its shape is no use."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count: Counter[int] = Counter()
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
-            self.count.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-        return result
 
 
 def _checked(name: str, module: nn.Module) -> nn.Module:
@@ -207,24 +250,6 @@ def _features(module: nn.Module, x: Tensor, bias: bool) -> Tensor:  # -> [B, T, 
     return pad(h, (0, 1), value=1.0) if bias and module.bias is not None else h
 
 
-def _errors(logits: Tensor, z: dict[str, Tensor], convolutions: set[str]) -> dict[str, Tensor]:  # -> [B, C, T, O]
-    p = logits.detach().softmax(dim=1)
-    B, C = p.shape
-    delta: dict[str, Tensor] = {}
-    for k in range(C):
-        cotangent = p.clone()
-        cotangent[:, k] = 0
-        cotangent[:, k] = -cotangent.sum(dim=1)  # p_k - 1, without its cancellation at a fit
-        gradients = torch.autograd.grad(logits, list(z.values()), cotangent, retain_graph=k < C - 1)
-        for name, gradient in zip(z, gradients):
-            rows = gradient.flatten(2).transpose(1, 2) if name in convolutions else gradient
-            rows = rows.reshape(B, -1, rows.shape[-1])
-            if name not in delta:
-                delta[name] = rows.new_empty(B, C, *rows.shape[1:])
-            delta[name][:, k] = rows
-    return delta
-
-
 class LayerSamples(NamedTuple):
     """One batch as one layer sees it; with a bias h has a one appended."""
 
@@ -241,26 +266,13 @@ class LayerStream:
     """
 
     def __init__(self, model: nn.Module, data: Batches, layer: str):
-        self.model, self.data, self.layer = model, data, layer
+        self.model, self.data, self.layer = unwrapped(model), batch_list(data), layer
+        check_errors(self.model, self.data, [layer])
 
     def __iter__(self) -> Iterator[LayerSamples]:
-        for x, y in self.data:
+        for x, y in checked_batches(self.model, self.data):
             seen = capture(self.model, x, [self.layer], bias=True)
             yield LayerSamples(seen.h[self.layer], seen.delta[self.layer], seen.p, y)
-
-
-def gradient_gram(samples: Iterable[LayerSamples]) -> Tensor:  # -> [NC, NC]
-    """Gram matrix of the √w g of one layer, w = p/N: it has the non-zero eigenvalues of G^l (float64).
-
-    Its entry (i,c'), (j,d') is √w_{i,c'} √w_{j,d'} Σ_{t,s} <h_{i,t}, h_{j,s}> <delta_{i,c',t}, delta_{j,d',s}>; the sum
-    over layers has the non-zero eigenvalues of their joint G. For problems with few examples.
-    """
-    h, delta, p, _ = (torch.cat(tensors) for tensors in zip(*samples))
-    weighted = (p / len(p)).sqrt()[:, :, None, None] * delta
-    if h.shape[1] == 1:
-        return khatri_rao_gram([(h[:, 0].repeat_interleave(p.shape[1], 0), weighted[:, :, 0].flatten(0, 1))])
-    rows = (torch.einsum("nct,ntd->ncd", weighted[..., o], h).flatten(0, 1) for o in range(delta.shape[-1]))
-    return gram_matrix(rows)
 
 
 class LayerGaussNewton(LinearOperator):

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from repro.curvature import checks
+from repro.curvature.batches import Batches, batch_list, checked_batches
 from repro.curvature.cross_class import COMPANION_POWER, ClassGram, class_structure, companion_structure, structure_of
+from repro.curvature.function import logits_of
 from repro.curvature.gradients import CrossClassSums
 from repro.curvature.layers import capture, factored_layers
-from repro.curvature.risk import Batches, Parameters, Selection
+from repro.curvature.parameters import Parameters, Selection, unwrapped
 
 Sizes = dict[str, tuple[int, int, int]]  # layer -> positions T, features D, outputs O
 
@@ -48,6 +50,7 @@ def class_gram(
     Raises:
         ValueError: the budget does not hold C² means of a single entry; data or a model that `checks` refuses.
     """
+    model, data = unwrapped(model), batch_list(data)
     checks.check_deterministic(model)
     counts = _class_sizes(model, data)
     passes = plan_passes(model, data, counts, memory_budget=memory_budget, parameters=parameters)
@@ -71,6 +74,7 @@ def plan_passes(
     Raises:
         ValueError: the budget does not hold C² means of a single entry.
     """
+    model, data = unwrapped(model), batch_list(data)
     layout = Parameters(model, parameters)
     (x, _), like = next(iter(data)), next(model.parameters())
     C, n, number = len(counts), int(counts.max()), like.element_size()
@@ -97,17 +101,13 @@ def plan_passes(
 def _class_sizes(model: nn.Module, data: Batches) -> Tensor:  # -> [C]
     """How many examples each class has; labels and inputs are checked on the way."""
     counts: Tensor | None = None
-    like = next(model.parameters())
-    for x, y in data:
-        checks.check_batch(x, y, like)
+    for x, y in checked_batches(model, data):
         if counts is None:
-            with torch.no_grad():
-                logits = model(x)
+            logits = logits_of(model, x)
             checks.check_logits(logits, y)
             counts = torch.zeros(logits.shape[1], dtype=torch.int64, device=y.device)
         counts += y.bincount(minlength=len(counts))
-    if counts is None:
-        raise ValueError("no data: class and cross-class means need at least one batch of examples")
+    assert counts is not None  # there is a batch
     return counts
 
 
@@ -122,7 +122,7 @@ class _Held:
         self.counts, self.mass, filled = counts, like.new_zeros(C, C), [0] * C
         self.errors = {name: like.new_zeros(C, C, n, T, O) for name, (T, _, O) in sizes.items()}
         self.features = {name: like.new_zeros(C, n, T, D) for name, (T, D, _) in sizes.items()}
-        for x, y in data:
+        for x, y in checked_batches(model, data):
             seen = capture(model, x, list(sizes), bias=True)
             weights = (seen.p**power / counts.sum())[:, :, None, None]  # [B, C, 1, 1]
             for c in y.unique().tolist():
@@ -144,7 +144,7 @@ class _Held:
 def _factored_gram(found: CrossClassSums, errors: Tensor, features: Tensor, *, companion: bool) -> ClassGram:
     """The Gram matrix of one layer. Centring acts on labels alone, so it is the same for errors as for gradients."""
     structure = structure_of(found, companion=companion)
-    same = structure.same_part.U * structure.same_part.weights.sqrt()  # [nTO, C]
+    same = structure.same_part.columns()  # [nTO, C]
     rows, same = structure.rows.view_as(errors), same.T.reshape(len(errors), *errors.shape[2:])
     C = len(rows)
     gram = torch.empty(C * C, C * C, dtype=torch.float64, device=rows.device)

@@ -12,14 +12,20 @@ A linear layer on vectors has one position, and both are the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from repro.curvature.layers import Batches, Captured, capture
+from repro.curvature import checks
+from repro.curvature.batches import Batches, batch_list, checked_batches
+from repro.curvature.cross_class import SPANNED_PARTS, ClassStructure, structure_of
+from repro.curvature.gradients import CrossClassSums
+from repro.curvature.layers import Captured, capture, check_errors
+from repro.curvature.parameters import unwrapped
+from repro.linalg.operator import Dense, LowRank, Projected, orthonormal_basis
 
 Sharing = Literal["expand", "reduce"]
 
@@ -44,36 +50,22 @@ class ErrorMoments(NamedTuple):
     """Delta = Σ w delta delta^T = Delta_class + Delta_cross + Delta_within + Delta_{c=c'}, with w = p/N."""
 
     second: Tensor  # [O, O]  Delta
+    counts: Tensor  # [C]  examples of each class
     sums: Tensor  # [C, C, O]  Σ_i w_{i,c,c'} delta_{i,c,c'}
     weights: Tensor  # [C, C]  w_{c,c'}; sums to one
 
+    def structure(self) -> ClassStructure:
+        """The decomposition of Delta, which is that of G with errors in the place of gradients."""
+        return structure_of(CrossClassSums(self.counts, self.weights, self.sums.clone()))
+
     def class_means(self) -> Tensor:  # -> [C, O]
         """delta_c, the weighted mean over the examples of class c and all c' ≠ c."""
-        return _off_diagonal(self.sums).sum(dim=1) / _positive(self.class_weights())[:, None]
-
-    def class_weights(self) -> Tensor:  # -> [C]
-        """w_c = Σ_{c'≠c} w_{c,c'}."""
-        return _off_diagonal(self.weights[..., None])[..., 0].sum(dim=1)
+        return self.structure().class_means()
 
     def parts(self) -> dict[str, Tensor]:  # -> rows [K, O]
         """Rows whose outer products add up to Delta_class (K = C), Delta_cross (K = C²) and Delta_{c=c'} (K = C)."""
-        means = self.sums / _positive(self.weights)[..., None]
-        cross = self.weights.sqrt()[..., None] * (means - self.class_means()[:, None])
-        same = self.weights.diagonal().sqrt()[:, None] * means.diagonal().T
-        return {
-            "class": self.class_weights().sqrt()[:, None] * self.class_means(),
-            "cross": _off_diagonal(cross).flatten(0, 1),
-            "same": same,
-        }
-
-
-def _off_diagonal(x: Tensor) -> Tensor:  # [C, C, O], zero where c = c'
-    return x * (1 - torch.eye(len(x), dtype=x.dtype, device=x.device))[..., None]
-
-
-def _positive(weights: Tensor) -> Tensor:
-    """Weights fit to divide by: a class without examples, or a probability that underflows, has mean zero."""
-    return torch.where(weights > 0, weights, torch.ones_like(weights))
+        structure = self.structure()
+        return {part: structure.part(part).columns().T for part in SPANNED_PARTS}
 
 
 class WeightMoments(NamedTuple):
@@ -86,21 +78,18 @@ class WeightMoments(NamedTuple):
 
 
 def rest(second: Tensor, rows: Tensor) -> Tensor:  # [D, D], [K, D] -> [D, D]
-    """The subtraction knockout A - Σ_k b_k b_k^T (Definition 3.1)."""
-    return second - rows.T @ rows
+    """The subtraction knockout A − Σ_k b_k b_k^T (Definition 3.1)."""
+    return (Dense(second) - LowRank(rows.T, rows.new_ones(len(rows)))).dense()
 
 
 def projected(second: Tensor, rows: Tensor) -> Tensor:  # [D, D], [K, D] -> [D, D]
-    """The projection knockout (I - B B†) A (I - B B†), B having the given rows as columns (Definition 3.2)."""
-    Q = row_space(rows)
-    half = second - (second @ Q.T) @ Q
-    return half - Q.T @ (Q @ half)
+    """The projection knockout (I − B B†) A (I − B B†), B having the given rows as columns (Definition 3.2)."""
+    return Projected(Dense(second), row_space(rows).T).dense()
 
 
 def row_space(rows: Tensor) -> Tensor:  # [K, D] -> [rank, D]
     """Orthonormal rows that span those given, strongest direction first."""
-    _, singular, directions = torch.linalg.svd(rows, full_matrices=False)
-    return directions[singular > singular.max() * max(rows.shape) * torch.finfo(rows.dtype).eps]
+    return orthonormal_basis(rows.T).T
 
 
 def feature_samples(h: Tensor, sharing: Sharing) -> Tensor:  # [B, T, D] -> [B, T or 1, D]
@@ -124,18 +113,19 @@ def feature_moments(
     totals: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
     counts = None
-    for x, y in data:
+    model = unwrapped(model)
+    for x, y in checked_batches(model, data):
         seen = capture(model, x, layers, bias=False, errors=False)
         counts = _count(counts, y, seen)
         for name, h in {**seen.h, "logits": seen.logits[:, None]}.items():
             h = feature_samples(h, sharing).double()
             _accumulate(totals, name, torch.einsum("btd,bte->de", h, h) / h.shape[1])
             _accumulate(sums, name, _by_class(h.mean(dim=1), y, seen))
-    if counts is None:
-        raise ValueError("no data: feature moments need at least one batch of examples")
+    assert counts is not None  # there is a batch
+    check_not_zero(totals, "features")
     N = counts.sum()
     return {
-        name: FeatureMoments(totals[name] / N, sums[name] / _positive(counts)[:, None], counts / N) for name in totals
+        name: FeatureMoments(totals[name] / N, sums[name] / counts.clamp(min=1)[:, None], counts / N) for name in totals
     }
 
 
@@ -149,7 +139,9 @@ def error_moments(
     totals: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
     counts = weights = None
-    for x, y in data:
+    model, data = unwrapped(model), batch_list(data)
+    check_errors(model, data, layers)
+    for x, y in checked_batches(model, data):
         seen = capture(model, x, layers, bias=False)  # a bias changes no error
         counts = _count(counts, y, seen)
         p = seen.p.double()
@@ -160,17 +152,20 @@ def error_moments(
             _accumulate(totals, name, scaled.flatten(0, 2).T @ delta.flatten(0, 2) / delta.shape[2])
             by_class = _by_class(scaled.mean(dim=2).flatten(1), y, seen)
             _accumulate(sums, name, by_class.reshape(*weights.shape, -1))
-    if counts is None or weights is None:
-        raise ValueError("no data: error moments need at least one batch of examples")
+    assert counts is not None  # there is a batch
+    assert weights is not None
+    check_not_zero(totals, "errors")
     N = counts.sum()
-    return {name: ErrorMoments(totals[name] / N, sums[name] / N, weights / N) for name in totals}
+    return {name: ErrorMoments(totals[name] / N, counts, sums[name] / N, weights / N) for name in totals}
 
 
 def weight_moments(model: nn.Module, data: Batches, layers: Sequence[str]) -> dict[str, WeightMoments]:
     """Gradient of each layer's weights and class means of its errors at the true label, without biases."""
     totals: dict[str, Tensor] = {}
     counts = None
-    for x, y in data:
+    model, data = unwrapped(model), batch_list(data)
+    check_errors(model, data, layers)
+    for x, y in checked_batches(model, data):
         seen = capture(model, x, layers, bias=False)
         counts = _count(counts, y, seen)
         for name in layers:
@@ -178,15 +173,28 @@ def weight_moments(model: nn.Module, data: Batches, layers: Sequence[str]) -> di
             _accumulate(totals, f"{name} gradient", torch.einsum("bto,btd->od", delta, h))
             _accumulate(totals, f"{name} errors", _by_class(delta.sum(dim=1), y, seen))
             _accumulate(totals, f"{name} features", _by_class(h.mean(dim=1), y, seen))
-    if counts is None:
-        raise ValueError("no data: weight moments need at least one batch of examples")
-    N, n = counts.sum(), _positive(counts)[:, None]
+    assert counts is not None  # there is a batch
+    check_not_zero({name: totals[f"{name} errors"] for name in layers}, "errors")
+    N, n = counts.sum(), counts.clamp(min=1)[:, None]  # a class without examples has share zero
     return {
         name: WeightMoments(
             totals[f"{name} gradient"] / N, totals[f"{name} errors"] / n, totals[f"{name} features"] / n, counts / N
         )
         for name in layers
     }
+
+
+def check_not_zero(totals: Mapping[str, Tensor], what: str) -> None:
+    """Refuse layers of which nothing can be told.
+
+    Raises:
+        ValueError: all features or errors of a layer are zero, as the errors below a head that is initialised to zero.
+    """
+    if dead := [name for name, total in totals.items() if not total.any()]:
+        raise ValueError(
+            f"the {what} of layer {dead[0]!r} are all zero, so they have no spectrum: its units are dead, or the head"
+            " is initialised to zero; train the network, or choose other layers"
+        )
 
 
 def _accumulate(totals: dict[str, Tensor], name: str, value: Tensor) -> None:
@@ -202,7 +210,6 @@ def _by_class(rows: Tensor, y: Tensor, seen: Captured) -> Tensor:  # [B, K] -> [
 
 
 def _count(counts: Tensor | None, y: Tensor, seen: Captured) -> Tensor:  # -> [C]
-    if int(y.max()) >= seen.p.shape[1]:
-        raise ValueError(f"label {int(y.max())} in data for a model with {seen.p.shape[1]} logits")
+    checks.check_logits(seen.logits, y)
     new = torch.bincount(y, minlength=seen.p.shape[1]).double()
     return new if counts is None else counts + new

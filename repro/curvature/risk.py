@@ -7,81 +7,26 @@ once: the graph of J^T u is kept for as many batches as `memory_budget` holds, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from functools import partial
 from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import one_hot
 
 from repro.curvature import checks
-from repro.curvature.affine import Direction, Intercept
+from repro.curvature.batches import Batches, batch_list
+from repro.curvature.derivatives import Derivatives, DoubleBackward, Intercepted, Recorded
+from repro.curvature.function import logits_of
+from repro.curvature.loss import ErrorsOfLogits, cross_entropies
+from repro.curvature.origin import Origin, origin_of
+from repro.curvature.parameters import Parameters, Selection, state_of, unwrapped
+from repro.curvature.proof import Need, prove
 from repro.linalg.operator import LinearOperator
 
 log = logging.getLogger(__name__)
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-Selection = str | Iterable[str] | Callable[[str], bool] | None
-
-
-class Parameters:
-    """The chosen parameters of a network as one vector [P], in the order of `named_parameters`.
-
-    `selection` is None (all of them), a prefix ("classifier" means 'classifier.*'), names, or a predicate on names.
-    `requires_grad` plays no part: what θ is, the selection says.
-
-    Attributes:
-        names, shapes: of the parameters, in order.
-        slices: name -> its place in the vector.
-        dim: P.
-    """
-
-    def __init__(self, model: nn.Module, selection: Selection = None):
-        found = dict(model.named_parameters())
-        self.names = [name for name in found if name in _chosen(found, selection)]
-        self.shapes = [found[name].shape for name in self.names]
-        checks.check_weights({name: found[name].detach() for name in self.names})
-        ends = list(accumulate(shape.numel() for shape in self.shapes))
-        self.slices = {name: slice(a, b) for name, a, b in zip(self.names, [0, *ends], ends)}
-        self.dim: int = ends[-1]
-
-    def flatten(self, tensors: Mapping[str, Tensor] | Sequence[Tensor]) -> Tensor:  # -> [P]
-        """Concatenate tensors, given by name or in order, to one vector."""
-        ordered = [tensors[name] for name in self.names] if isinstance(tensors, Mapping) else tensors
-        return torch.cat([tensor.reshape(-1) for tensor in ordered])
-
-    def unflatten(self, v: Tensor) -> dict[str, Tensor]:  # [P] -> views by name
-        """The pieces of a vector [P] in the shapes of the parameters; views, not copies."""
-        return {name: v[self.slices[name]].view(shape) for name, shape in zip(self.names, self.shapes)}
-
-
-def _chosen(found: Mapping[str, Tensor], selection: Selection) -> set[str]:
-    if selection is None:
-        return set(found)
-    if isinstance(selection, str):
-        chosen = {name for name in found if name == selection or name.startswith(f"{selection}.")}
-    elif callable(selection):
-        chosen = {name for name in found if selection(name)}
-    else:
-        chosen = set(selection)
-    if unknown := chosen - found.keys():
-        raise ValueError(f"the model has no parameters {sorted(unknown)}; it has {sorted(found)}")
-    if not chosen:
-        raise ValueError(f"no parameter is selected by {selection!r}; the model has {sorted(found)}")
-    return chosen
-
-
-class Recorded(NamedTuple):
-    """The graph of <J^T u, v> of one batch, ready to be differentiated again and again, for any v."""
-
-    logits: Tensor  # [B, C]
-    cotangent: Tensor  # u [B, C]
-    pieces: tuple[Tensor | None, ...]  # <J^T u, v> by parts: ∂/∂t, then J^T u of each parameter where autograd sees it
-    weights: Tensor  # [B, 1] of the examples in the mean
 
 
 class RiskOperator(LinearOperator):
@@ -89,6 +34,7 @@ class RiskOperator(LinearOperator):
 
     The weights are copied at construction: what becomes of the model later does not change the matrix. `data` is read
     once into a list (a shuffling loader is thereby fixed); its split into batches changes costs, not the matrix.
+    Before the first product the ways to multiply prove themselves on this network, see `repro.curvature.proof`.
 
     Args:
         model: any network that returns logits [B, C], in eval mode.
@@ -105,10 +51,11 @@ class RiskOperator(LinearOperator):
         kept_bytes: memory that the graphs kept between products take, estimated from the first batch's.
 
     Raises:
-        ValueError: a model in train mode, non-finite weights or logits, unfit data; see `checks`.
+        ValueError: a model in train mode, non-finite weights or logits, unfit data; see `checks`. At the first product:
+            a network whose derivatives by autograd are not its derivatives.
     """
 
-    curved = True  # whether second derivatives of the network are needed
+    need: Need = "curvature"
 
     def __init__(
         self,
@@ -120,32 +67,39 @@ class RiskOperator(LinearOperator):
         weight_decay: float = 0.0,
         class_weights: Tensor | None = None,
     ):
-        checks.check_deterministic(model)
-        self.parameters = Parameters(model, parameters)
-        self._state = {name: t.detach().clone() for name, t in [*model.named_parameters(), *model.named_buffers()]}
-        self._leaves = tuple(self._state[name].requires_grad_() for name in self.parameters.names)
-        super().__init__(torch.empty(self.parameters.dim, dtype=self._leaves[0].dtype, device=self._leaves[0].device))
-        self.model, self.weight_decay, self.class_weights = model, weight_decay, class_weights
-        self.memory_budget = memory_budget
-        self.data = list(data)
-        self._direction = Direction(self._leaves[0])
-        self._kept: dict[int, Recorded] = {}
-        self._keep: int | None = None  # the first so many batches are kept; not known before the first product
+        self.model = unwrapped(model)
+        checks.check_deterministic(self.model)
+        self.parameters = Parameters(self.model, parameters)
+        self._state = state_of(self.model)
+        like = self._state[self.parameters.names[0]]
+        super().__init__(like.new_empty(self.parameters.dim))
+        self.weight_decay, self.class_weights, self.memory_budget = weight_decay, class_weights, memory_budget
+        self.data = batch_list(data)
+        self._derivatives: Derivatives | None = None  # how to multiply; not known before the first product
+        self._kept: dict[int, Recorded | None] = {}
+        self._keep = 0  # so many batches are kept
         self.kept_bytes = 0.0
-        self.loss = self._examine()
+        self._total_weight = 0.0
+        self.loss = self._examine(like)
 
     def logits(self, x: Tensor) -> Tensor:  # -> [B, C]
-        """The network at the weights of this operator."""
-        return functional_call(self.model, self._state, (x,))
+        """The network at the weights of this operator, without a graph."""
+        plain = self._plain()
+        with plain.active(), torch.no_grad():
+            return plain.logits(x)
 
     def gradient(self) -> Tensor:  # -> [P]
         """∂ risk / ∂θ, of the same mean over examples."""
-        total = self.weight_decay * self.parameters.flatten([leaf.detach() for leaf in self._leaves])
-        for x, y in self.data:
-            with torch.enable_grad():
-                risk = cross_entropy(self.logits(x), y, weight=self.class_weights, reduction="sum") / self._total_weight
-            total += self.parameters.flatten(torch.autograd.grad(risk, self._leaves, materialize_grads=True))
+        total = self.weight_decay * self.parameters.flatten(self._state)
+        plain = self._plain()
+        with plain.active():
+            for x, y in self.data:
+                total += plain.gradient(x, partial(self.errors, y=y))[1]
         return total
+
+    def origin(self) -> Origin:
+        """By which a class structure of the same network and data is recognised."""
+        return origin_of(self.parameters.names, self._state, self._counts, self._mass)
 
     def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
         if V.shape[0] != self.dim or (V.dtype, V.device) != (self.dtype, self.device):
@@ -154,100 +108,99 @@ class RiskOperator(LinearOperator):
                 f" which is {self.dtype} [{self.dim}, {self.dim}] on {self.device}"
             )
         checks.check_deterministic(self.model)
+        if self._derivatives is None:
+            self._derivatives = self._proved()
         rows = V.detach().T.contiguous()  # one vector a row, so that its pieces are contiguous
-        out = torch.empty_like(rows)
-        with checks.second_derivatives():
-            for i in range(len(self.data)):
-                recorded = self._kept.get(i) or self._record(i)
+        out, depends = torch.empty_like(rows), False
+        with self._derivatives.active():
+            for i, (_, y) in enumerate(self.data):
+                recorded = self._kept[i] if i in self._kept else self._record(self._derivatives, i)
+                depends |= recorded is not None
                 for v, row in zip(rows, out):
-                    self._add_product(recorded, v, row, first=i == 0)
+                    with self._derivatives.along(v, row, first=i == 0):
+                        if recorded is not None:
+                            self.add_product(self._derivatives, recorded, y)
+        if not depends:
+            raise ValueError(f"the model's output depends on none of the parameters {self.parameters.names}")
         return out.add_(rows, alpha=self.decay).T if self.decay else out.T
-
-    def _add_product(self, recorded: Recorded, v: Tensor, out: Tensor, *, first: bool) -> None:  # v [P], out [P]
-        """Add one batch's part of the product with v to `out`, or write it there if it is the first."""
-        direction = self._direction
-        direction.v, direction.out = self.parameters.unflatten(v), self.parameters.unflatten(out)
-        direction.written = set() if first else set(self.parameters.names)
-        tangents = (torch.ones_like(direction.t), *direction.v.values())
-        seen = [(g, t) for g, t in zip(recorded.pieces, tangents) if g is not None and g.requires_grad]
-        if seen:
-            gradients = self.multiply(recorded, *zip(*seen))
-            for name, gradient in zip(self.parameters.names, gradients):
-                if gradient is not None:
-                    direction.add(name, gradient)
-        for name in set(self.parameters.names) - direction.written:
-            direction.out[name].zero_()
-        direction.v, direction.out = {}, {}
 
     @property
     def decay(self) -> float:
         """Multiple of the identity that weight decay adds."""
         return self.weight_decay
 
-    def cotangent(self, logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:  # -> [B, C]
+    def cotangent(self, logits: Tensor, y: Tensor) -> Tensor:  # [B, C], [B] -> [B, C]
         """u, whose pullback J^T u is recorded."""
         raise NotImplementedError
 
-    def multiply(self, recorded: Recorded, pieces: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        """One batch's part of the product: what autograd sees of it is returned, `direction` receives the rest."""
+    def add_product(self, derivatives: Derivatives, recorded: Recorded, y: Tensor) -> None:
+        """Add one batch's part of the product with the vector that `derivatives` are taken along."""
         raise NotImplementedError
 
-    def pull_back(self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        """Derivatives of <outputs, cotangents> by θ, graphs kept; see `multiply`."""
-        inputs = (self._direction.t, *self._leaves)
-        return torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True, allow_unused=True)[1:]
+    def errors(self, logits: Tensor, y: Tensor) -> Tensor:  # [B, C], [B] -> [B, C]
+        """w (p − e_y), the derivative of the risk by the logits, as a function of these; w as in `weights`."""
+        return self.weights(y) * ErrorsOfLogits.apply(logits, y)
+
+    def weights(self, y: Tensor) -> Tensor | float:  # -> [B, 1] or one for all
+        """Weights of examples in the mean, which sum to one over the data."""
+        weights = 1.0 if self.class_weights is None else self.class_weights[y][:, None]
+        return weights / self._total_weight
+
+    def _plain(self) -> DoubleBackward:
+        return DoubleBackward(self.model, self.parameters, self._state)
+
+    def _proved(self) -> Derivatives:
+        fast = prove(self.model, self.parameters, self._state, self.data, need=self.need)
+        if not fast:
+            return self._plain()
+        derivatives = Intercepted(self.model, self.parameters, self._state)
+        self._keep = self._plan(derivatives)
+        return derivatives
 
     @torch.no_grad()
-    def _examine(self) -> float:
+    def _examine(self, like: Tensor) -> float:
         """Pass over the data once: check it, add up the weights of the examples, return the risk."""
-        if not self.data:
-            raise ValueError("no data: a mean over examples needs at least one batch")
-        total, weight = 0.0, 0.0
+        total, weight, examples = 0.0, 0.0, sum(len(y) for _, y in self.data)
+        self._counts, self._mass = like.new_zeros((), dtype=torch.int64), like.new_zeros(())
         for i, (x, y) in enumerate(self.data):
-            checks.check_batch(x, y, self._leaves[0])
+            checks.check_batch(x, y, like)
             self.data[i] = x, y = x, y.long()
-            logits = self.logits(x)
-            checks.check_logits(logits, y)
-            checks.check_class_weights(self.class_weights, logits.shape[1], self._leaves[0])
-            total += float(cross_entropy(logits, y, weight=self.class_weights, reduction="sum"))
-            weight += len(y) if self.class_weights is None else float(self.class_weights[y].sum())
+            logits = logits_of(self.model, x)
+            checks.check_logits(logits, y, like)
+            checks.check_class_weights(self.class_weights, logits.shape[1], like)
+            if i == 0:
+                checks.warn_of_probabilities(self.model, logits)
+            own = torch.ones_like(logits[:, 0]) if self.class_weights is None else self.class_weights[y]
+            total += float((own * cross_entropies(logits, y)).sum(dtype=torch.float64))
+            weight += float(own.sum(dtype=torch.float64))
+            labels = one_hot(y, logits.shape[1])  # [B, C]
+            self._counts = self._counts + labels.sum(dim=0)
+            self._mass = self._mass + labels.to(like).T @ logits.softmax(dim=1) / examples
         if weight == 0:
             raise ValueError(
                 "class_weights are zero for every class that occurs: the mean over examples is not defined"
             )
         self._total_weight = weight
         checks.check_loss(total)
-        return total / weight + self.weight_decay / 2 * sum(float(leaf.square().sum()) for leaf in self._leaves)
+        chosen = (self._state[name] for name in self.parameters.names)
+        decay = self.weight_decay / 2 * sum(float(tensor.square().sum()) for tensor in chosen)
+        return total / weight + decay
 
-    def _record(self, i: int) -> Recorded:
+    def _record(self, derivatives: Derivatives, i: int) -> Recorded | None:
         """Build the graph of batch i, and keep it if the budget holds it."""
-        if self._keep is None:
-            self._keep = self._plan()
-        recorded = self._trace(*self.data[i])
+        x, y = self.data[i]
+        recorded = derivatives.record(x, partial(self.cotangent, y=y), curved=self.need == "curvature")
         if i < self._keep:
             self._kept[i] = recorded
         return recorded
 
-    def _trace(self, x: Tensor, y: Tensor) -> Recorded:
-        intercept = Intercept(self._direction, dict(zip(self.parameters.names, self._leaves)), curved=self.curved)
-        with torch.enable_grad():
-            with intercept, sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-                logits = self.logits(x)
-            if not logits.requires_grad:
-                raise ValueError(f"the model's output depends on none of the parameters {self.parameters.names}")
-            weights = torch.ones_like(logits[:, :1]) if self.class_weights is None else self.class_weights[y][:, None]
-            u = self.cotangent(logits, y, weights / self._total_weight)
-            by = (self._direction.t, *self._leaves)
-            pieces = torch.autograd.grad(logits, by, u, create_graph=True, allow_unused=True)
-        return Recorded(logits, u, pieces, weights / self._total_weight)
-
-    def _plan(self) -> int:
+    def _plan(self, derivatives: Derivatives) -> int:
         """How many of the batches to keep: those that fit the budget, by what the first one costs an example."""
         if self.memory_budget <= 0:
             return 0
         meter = _Meter(self._state.values())
         with meter:
-            self._trace(*self.data[0])
+            self._record(derivatives, 0)
         cost = meter.bytes / len(self.data[0][0])
         ends = list(accumulate(cost * len(x) for x, _ in self.data))
         keep = sum(end <= self.memory_budget for end in ends)

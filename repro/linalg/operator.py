@@ -99,6 +99,18 @@ class LowRank(LinearOperator):
     def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
         return self.U @ (self.weights[:, None] * (self.U.T @ V))
 
+    def columns(self) -> Tensor:  # -> [P, K]
+        """Columns whose outer products add up to the matrix; its weights must not be negative."""
+        return self.U * self.weights.sqrt()
+
+
+def orthonormal_basis(columns: Tensor) -> Tensor:  # [P, K] -> [P, rank]
+    """Orthonormal columns with the span of those given, the strongest direction first; none for columns of zeros."""
+    Q, R = torch.linalg.qr(columns)  # [P, K], [K, K]
+    U, singular, _ = torch.linalg.svd(R)
+    smallest = max(100, columns.shape[1]) * torch.finfo(columns.dtype).eps * singular[:1]
+    return Q @ U[:, : int((singular > smallest).sum())]
+
 
 def deflated(A: LinearOperator, eigenvalues: Tensor, U: Tensor) -> LinearOperator:  # [K], [P, K]
     """A - U diag(eigenvalues) U^T: what is left of A once known eigenpairs are taken out."""
@@ -109,7 +121,7 @@ class Projected(LinearOperator):
     """(I - B B^T) A (I - B B^T) for orthonormal columns B: the projection knockout (Definition 3.2)."""
 
     def __init__(self, A: LinearOperator, B: Tensor):  # B [P, K], orthonormal
-        super().__init__(B[:, 0])
+        super().__init__(torch.empty(A.dim, dtype=A.dtype, device=A.device))
         self.A, self.B = A, B
 
     def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]

@@ -78,7 +78,13 @@ def retrained(training_digest: str, checkpoints: int) -> str:
 
 
 def own_weights(weights: Path, of: Mapping[str, Any], weight_decay: float) -> str:
-    """A weights file with the network and the data that it is measured on."""
+    """A weights file with the network and the data that it is measured on.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not weights.is_file():
+        raise FileNotFoundError(f"there is no weights file {weights}")
     return digest({**of, "weights": file_digest(weights), "weight_decay": weight_decay})
 
 

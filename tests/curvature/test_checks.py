@@ -5,7 +5,7 @@ import torch
 from oracles import tiny
 from torch import nn
 
-from repro.curvature.checks import check_fixed_function
+from repro.curvature.function import check_fixed_function
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian
 

@@ -1,0 +1,295 @@
+"""The products with a network prove themselves on it, before anything is computed from them.
+
+On a few examples, for a random cotangent u and a random direction v, the fast path is compared with torch's double
+backward on the user's own module (`repro.curvature.derivatives`), and that with finite differences:
+
+    J v         with    (f(θ + h v) − f(θ − h v)) / 2h                       f [B, C] the logits, J = ∂f/∂θ
+    Σ u ∂²f v   with    (J^T u at θ + h v  −  J^T u at θ − h v) / 2h
+
+Where fast and plain differ, the plain path is used, and said once. Where plain and finite differences differ, what
+autograd returns for this network is not its derivative: it is refused. The cross-entropy plays no part in this, so
+nothing is small at a fit.
+
+The comparison is made in float64 wherever the network runs in it: thresholds are tight, and steps so small that hardly
+a ReLU changes sign. Units may be at a kink exactly (dead inputs, biases of zero); then it is made at a point nearby.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from repro.curvature import checks
+from repro.curvature.batches import spread_examples
+from repro.curvature.derivatives import Derivatives, DoubleBackward, Intercepted
+from repro.curvature.parameters import Parameters, converted, is_held
+
+log = logging.getLogger(__name__)
+
+State = Mapping[str, Tensor]
+Data = Sequence[tuple[Tensor, Tensor]]
+Need = Literal["gradient", "tangent", "curvature"]  # J^T u alone; J v as well; second derivatives as well
+
+EXAMPLES = 8
+NEARBY = 1e-3  # distance of a point nearby, relative to θ, parameter by parameter
+FLOOR = 1e-2  # a product that is small beside what it is made of has the error of that, times this
+
+
+class NotADerivative(ValueError):
+    """What autograd returns for a network is not its derivative."""
+
+
+class Precision(NamedTuple):
+    """Arithmetic in which products are compared, and what it allows for."""
+
+    dtype: torch.dtype
+    upcast: bool  # also inside the network, see `repro.curvature.evaluation.Upcast`
+    steps: tuple[float, ...]  # h, tried in turn; v is as large as θ, parameter by parameter
+    same: float  # relative difference of two computations of one product
+    finite: float  # relative error of a finite difference
+
+
+DOUBLE = Precision(torch.float64, False, (1e-8, 1e-6, 1e-9, 1e-4, 1e-10), same=1e-9, finite=1e-4)
+UPCAST = DOUBLE._replace(upcast=True)
+SINGLE = Precision(torch.float32, False, (1e-2, 1e-3, 3e-2), same=1e-3, finite=3e-2)
+
+
+def prove(model: nn.Module, parameters: Parameters, state: State, data: Data, *, need: Need, fast: bool = True) -> bool:
+    """Whether the fast path may be used for products with `model` at the weights `state`.
+
+    It takes 20 to 25 gradients on a sixteenth of a batch, from 2 to 8 examples: one and a half gradients of a batch of
+    32 examples or more. Where some parameter has no gradient on these (experts
+    that are routed to), the first batch follows as a whole, if memory holds it.
+
+    Args:
+        need: what products will be asked for.
+        fast: whether there is a fast path at all; without it plain and finite differences alone are compared.
+
+    Raises:
+        NotADerivative: plain and finite differences differ.
+        ValueError: torch cannot differentiate the network as often as needed.
+    """
+    batch = data[0][0]
+    few = spread_examples(data, max(2, min(EXAMPLES, len(batch) // 16)))
+    try:
+        complete, objection = _try(few, model, parameters, state, need, fast)
+    except NotADerivative:
+        raise
+    except Exception:  # a network may be made for batches of one size
+        complete, objection = _try(batch, model, parameters, state, need, fast)
+    else:
+        if not complete and len(few) < len(batch):
+            try:
+                objection = _try(batch, model, parameters, state, need, fast)[1] or objection
+            except torch.OutOfMemoryError:
+                log.info("memory does not hold the comparison of products on a whole batch")
+    if objection:
+        checks.warn_once(
+            model, f"the fast path of products {objection}; torch's double backward is used, about twice as slow"
+        )
+    return fast and not objection
+
+
+def _try(x: Tensor, model: nn.Module, parameters: Parameters, state: State, need: Need, fast: bool) -> tuple[bool, str]:
+    """Whether every parameter has a gradient on the inputs x, and the objection to the fast path, empty if none."""
+    failure: Exception | None = None
+    own = state[parameters.names[0]].dtype
+    for precision in (DOUBLE, UPCAST, SINGLE):
+        if precision is SINGLE and (isinstance(failure, NotADerivative) or own != SINGLE.dtype):
+            break
+        try:
+            trial = Trial(x, model, parameters, state, need=need, precision=precision)
+            trial.compare_with_finite_differences()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of any kind: a network may be float32 inside, by name or by a kernel of its own
+            failure = error if failure is None or isinstance(error, NotADerivative) or precision is SINGLE else failure
+        else:
+            return trial.is_complete(), trial.objection_to_the_fast_path() if fast else ""
+    assert failure is not None
+    raise failure
+
+
+class Products(NamedTuple):
+    """The products of a sample at one θ; zero where they are not needed."""
+
+    logits: Tensor  # [B, C]
+    gradient: Tensor  # [P]  J^T u
+    tangent: Tensor  # [B, C]  J v; if gradients alone are needed, their product <J^T u, v> [1]
+    curvature: Tensor  # [P]  Σ u ∂²f v
+
+
+class Trial:
+    """The comparison of the ways to multiply on one sample, in one arithmetic."""
+
+    def __init__(
+        self, x: Tensor, model: nn.Module, parameters: Parameters, state: State, *, need: Need, precision: Precision
+    ):
+        self.model, self.parameters, self.need, self.precision = model, parameters, need, precision
+        other = precision.dtype != state[parameters.names[0]].dtype
+        self.own = copy.deepcopy(model) if other and is_held(model) else model
+        self.x = converted(x, precision.dtype)
+        self.state = {name: converted(tensor, precision.dtype) for name, tensor in state.items()}
+        self.v = self._as_large_as_the_weights(seed=1)
+        self.plain = self._products(self._double_backward(self.state))
+
+    def is_complete(self) -> bool:
+        """Whether every parameter has a gradient on this sample."""
+        return all(bool(piece.any()) for piece in self.parameters.unflatten(self.plain.gradient).values())
+
+    def objection_to_the_fast_path(self) -> str:
+        """Why it may not be used; empty if it may."""
+        try:
+            fast = Intercepted(self.model, self.parameters, self.state, upcast=self.precision.upcast)
+            found = self._products(fast)
+        except Exception as error:  # whatever the interception of layers makes of the network
+            return f"fails on it ({type(error).__name__})"
+        worst = max(self._errors(found, self.plain, self.precision.same).values())
+        return "" if worst <= 1 else "gives other products than double backward"
+
+    def compare_with_finite_differences(self) -> None:
+        """At θ, then at a point nearby where no unit is at a kink exactly; one step that agrees is enough.
+
+        Raises:
+            NotADerivative: there is none.
+        """
+        shift = self.parameters.unflatten(NEARBY * self._as_large_as_the_weights(seed=2))
+        nearby = {name: t + shift[name] if name in shift else t for name, t in self.state.items()}
+        tried: list[dict[str, float]] = []
+        before: Products | None = None
+        reliable = self.precision.dtype == DOUBLE.dtype
+        for point in (self.state, nearby):
+            plain = self.plain if point is self.state else self._products(self._double_backward(nearby))
+            _check_finite(plain)
+            for step in self.precision.steps:
+                found = self._finite_differences(plain, point, step)
+                tried.append(self._errors(found, plain, self.precision.finite))
+                if max(tried[-1].values()) <= 1:
+                    return
+                reliable |= before is not None and max(self._errors(found, before, self.precision.finite).values()) <= 1
+                before = found
+        if reliable or min(errors[""] for errors in tried) > 1:
+            raise NotADerivative(self._sentence(min(tried, key=lambda errors: max(errors.values()))))
+        log.warning("%s runs in float32 alone: its second derivatives could not be checked", type(self.model).__name__)
+
+    def _double_backward(self, state: State) -> DoubleBackward:
+        return DoubleBackward(self.own, self.parameters, state, upcast=self.precision.upcast)
+
+    def _as_large_as_the_weights(self, seed: int) -> Tensor:  # -> [P]
+        """A random vector, each parameter's piece with the root mean square of its weights, or one if they are zero."""
+        generator = torch.Generator().manual_seed(seed)
+        pieces = []
+        for name in self.parameters.names:
+            weights = self.state[name]
+            size = float(weights.norm()) / max(weights.numel(), 1) ** 0.5 or 1.0
+            pieces.append(size * torch.randn(weights.shape, generator=generator).to(weights))
+        return self.parameters.flatten(pieces)
+
+    def _products(self, derivatives: Derivatives) -> Products:
+        v = self.v
+        gradient, curvature, tangent = torch.zeros_like(v), torch.zeros_like(v), v.new_zeros(1)
+        with derivatives.active():
+            recorded = derivatives.record(self.x, _cotangent, curved=self.need == "curvature")
+            if recorded is None:  # nothing to compare
+                return Products(tangent, gradient, tangent, curvature)
+            for name, row in derivatives.fixed_rows():
+                self.parameters.unflatten(v)[name][row] = 0
+            if self.need != "gradient":
+                with derivatives.along(v, curvature, first=True):
+                    tangent = derivatives.tangent(recorded)
+            if self.need == "curvature":
+                with derivatives.along(v, curvature, first=True):
+                    derivatives.add_curvature(recorded)
+            with derivatives.along(v, gradient, first=True):
+                derivatives.add_pull_back(recorded, recorded.cotangent.detach())
+        if self.need == "gradient":
+            tangent = (gradient @ v)[None]
+        return Products(recorded.logits.detach(), gradient, tangent, curvature)
+
+    def _finite_differences(self, plain: Products, point: State, step: float) -> Products:
+        logits, gradients = [], []
+        for h in (step, -step):
+            moved = self.parameters.unflatten(h * self.v)
+            there = {name: t + moved[name] if name in moved else t for name, t in point.items()}
+            derivatives = self._double_backward(there)
+            with derivatives.active():
+                if self.need == "curvature":
+                    f, g = derivatives.gradient(self.x, _cotangent)
+                    gradients.append(g)
+                else:
+                    f = derivatives.logits(self.x).detach()
+                logits.append(f)
+        tangent = (logits[0] - logits[1]) / (2 * step)
+        if self.need == "gradient":
+            tangent = (tangent * _cotangent(tangent).detach()).sum()[None]
+        curvature = (gradients[0] - gradients[1]) / (2 * step) if gradients else plain.curvature
+        return plain._replace(tangent=tangent, curvature=curvature)
+
+    def _errors(self, found: Products, expected: Products, relative: float) -> dict[str, float]:
+        """Errors in units of what is allowed: of J v, under "", and of the others by parameter, under its name."""
+        errors = {"": _excess(found.tangent, expected.tangent, relative, FLOOR * float(expected.logits.norm()))}
+        sizes = {name: float(g.norm()) for name, g in self.parameters.unflatten(expected.gradient).items()}
+        for ours, theirs in ((found.gradient, expected.gradient), (found.curvature, expected.curvature)):
+            size, pieces = float(theirs.norm()), self.parameters.unflatten(theirs)
+            for name, piece in self.parameters.unflatten(ours).items():
+                excess = _excess(piece, pieces[name], relative, FLOOR * (size + sizes[name]))
+                errors[name] = max(errors.get(name, 0.0), excess)
+        return errors
+
+    def _sentence(self, errors: dict[str, float]) -> str:
+        worst = max(errors, key=lambda name: errors[name])
+        what = f"second derivatives by autograd, in parameter '{worst}'," if worst else "derivatives by autograd"
+        derivatives = self._double_backward(self.state)
+        with derivatives.active():
+            custom = custom_functions(derivatives.logits(self.x))
+        cause = f"its autograd function {', '.join(custom)}; or " if custom else ""
+        return (
+            f"the network's {what} are not those of its logits: finite differences differ by"
+            f" {errors[worst] * self.precision.finite:.1g} of their size. The likely cause is {cause}an operation that"
+            " is not smooth, that torch differentiates once only or to something else (a straight-through or reversed"
+            " gradient), a part under detach or torch.no_grad whose parameters should not be chosen, or random"
+            " numbers: leave that part's parameters out with parameters=..., or write it with elementary operations"
+        )
+
+
+def custom_functions(logits: Tensor) -> list[str]:
+    """Names of the autograd functions written in Python that a result was computed by."""
+    names: set[str] = set()
+    seen, waiting = set(), [logits.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            names.add(type(node).__name__.removesuffix("Backward"))
+        waiting += [following for following, _ in node.next_functions]
+    return sorted(names)
+
+
+def _cotangent(logits: Tensor) -> Tensor:  # -> u [B, C]
+    """The same random numbers each time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(logits.shape, generator=generator).to(logits).requires_grad_()
+
+
+def _excess(found: Tensor, expected: Tensor, relative: float, floor: float) -> float:
+    """|found − expected| in units of relative (|expected| + floor)."""
+    error = float((found - expected).norm())
+    if not math.isfinite(error):
+        return math.inf
+    return error / max(relative * (float(expected.norm()) + floor), 1e-300)
+
+
+def _check_finite(products: Products) -> None:
+    if not all(bool(part.isfinite().all()) for part in products):
+        raise NotADerivative(
+            "the network's derivatives are not finite although its logits are: look for a root, norm, logarithm or"
+            " quotient that is taken at zero"
+        )
