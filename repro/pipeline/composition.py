@@ -18,6 +18,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -95,7 +96,8 @@ class Composer:
         self._conf = conf
         self._common = [line for override, line in parsed if override.key_or_group not in axes]
         self.chosen = {o.key_or_group: line.partition("=")[2] for o, line in parsed if o.key_or_group in axes}
-        cfg, hydra = self._compose([])
+        first = [f"{axis}={values_of(axis, self.chosen)[0]}" for axis in ("data", "model") if axis in self.chosen]
+        cfg, hydra = self._compose(first)  # settings of a network make sense with that network
         self.config = config_of(cfg)
         self.params = {"seed": cfg.seed, **(hydra.sweeper.params or {}), **self.chosen}
         self.experiment = str(hydra.runtime.choices.get("experiment"))
@@ -122,8 +124,13 @@ class Composer:
         try:
             with initialize_config_dir(str(self._conf.resolve()), version_base="1.3"):
                 cfg = compose("train", overrides=[*self._common, *overrides], return_hydra_config=True)
+                networks = GlobalHydra.instance().config_loader().get_group_options("model")
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ValueError(_sentence(error)) from error
+        for name in cfg.epochs_of:
+            if name not in networks:
+                near = " or ".join(difflib.get_close_matches(name, networks, n=2)) or ", ".join(networks)
+                raise ValueError(f"configuration: epochs_of.{name}: there is no such network; did you mean {near}?")
         hydra = cfg.hydra
         with open_dict(cfg):
             del cfg["hydra"]
@@ -206,7 +213,7 @@ def _sentence(error: Exception) -> str:
         return f"configuration: there is no {group}={name}; did you mean {' or '.join(options)}?"
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
-        cause = cause.__cause__
+        cause = cause.__cause__ or cause.__context__
     if cause is None or not cause.full_key:
         return f"configuration: {' '.join(str(error).split())}"
     where = f" ({str(error).splitlines()[0].partition(':')[0]})" if str(error).startswith("In ") else ""

@@ -59,13 +59,14 @@ def sweep_task(config: Config) -> Sweep:
     )
 
 
-def retrain_task(config: Config, indices: Iterable[int] | None = None) -> Retrain:
-    """The retraining of a configuration's cell; by default the best of all its learning rates."""
+def retrain_task(config: Config, trainings: Trainings | None = None, indices: Iterable[int] | None = None) -> Retrain:
+    """A retraining as configured; by default of the configuration's cell, the best of all its learning rates."""
+    trainings = trainings or trainings_of(config)
     return Retrain(
         root=config.root,
         force=config.force,
-        trainings=trainings_of(config),
-        indices=tuple(range(config.learning_rates.count) if indices is None else indices),
+        trainings=trainings,
+        indices=tuple(range(trainings.rates.count) if indices is None else indices),
         machine=config.machine,
         checkpoints=config.checkpoints,
         tolerance=config.retrain_tolerance,
@@ -198,8 +199,7 @@ class Experiment:
         )
 
     def _retrain_task(self, cell: Cell) -> Retrain:
-        trainings, indices = self._cells[cell]
-        return dataclasses.replace(retrain_task(self.config, indices), trainings=trainings)
+        return retrain_task(self.config, *self._cells[cell])
 
     def _measure_tasks(self, shown: Mapping[str, Iterable[Cell]]) -> list[Task]:
         tasks: dict[str, Task] = {}

@@ -128,8 +128,8 @@ def _stored_seconds(sweep: Iterable[Task]) -> list[tuple[Trainings, str, float]]
 
 def beyond_limit(ahead: Plan, launch: Launch) -> str | None:
     """What to do where jobs of the sweep need more than their time limit."""
-    limit = launch.of_stage("sweep")["time"] / 60
-    if ahead.longest_job_hours <= limit:
+    minutes = launch.of_stage("sweep").get("time")
+    if minutes is None or ahead.longest_job_hours <= (limit := minutes / 60):
         return None
     limits = f"launch.stages.sweep.time is {limit:.3g} h"
     if ahead.longest_training_hours > limit or launch.petaflop_per_task is None:
