@@ -18,6 +18,8 @@ from repro.pipeline.experiment import measure_task, own_weights
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="measure")
 def main(cfg: DictConfig) -> None:
+    if cfg.weights and ":" in cfg.model.name:  # only now: Hydra runs any hydra_plugins that it finds where Python looks
+        sys.path.append(os.getcwd())
     try:
         tasks.run(measure_task(cfg, HydraConfig.get().overrides.task))
     except (ValueError, OSError) as error:
@@ -25,6 +27,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(os.getcwd())  # where my_module is looked for
     sys.argv[1:] = own_weights(sys.argv[1:])
     main()

@@ -32,6 +32,19 @@ AXES = ("data", "model", "n_per_class", "lr_index")
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
 
+def _below(outputs: str, name: str) -> str:
+    """The folder of an experiment; part of the configuration, as Hydra makes it before any script begins."""
+    parts = Path(str(name)).parts
+    if not parts or ".." in parts or Path(str(name)).is_absolute():
+        raise ValueError(
+            f"name={name} would be no folder below {outputs}; name the experiment without .. and leading /"
+        )
+    return f"{outputs}/{name}"
+
+
+OmegaConf.register_new_resolver("below", _below, replace=True)
+
+
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain json, with the sample size and the learning-rate indices written out.
 
@@ -41,8 +54,12 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     try:
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ValueError(f"configuration: {str(error).splitlines()[0]} (key {error.full_key})") from error
+        reason = str(error).splitlines()[0].removeprefix("ValueError raised while resolving interpolation: ")
+        raise ValueError(f"configuration: {reason} (key {error.full_key})") from error
     assert isinstance(config, dict)
+    if "site" in config:
+        first = "`# @package _global_`"
+        raise ValueError(f"conf/site/local.yaml lacks the first line {first}, without which none of it holds; add it")
     for only_for_planning in ("rates_of", "epochs_of", "figures", "measurements", "gallery"):
         config.pop(only_for_planning, None)
     config["n_per_class"] = sample_size(config["n_per_class"], config["data"]["sizes"])
@@ -70,10 +87,10 @@ class Experiment:
         OmegaConf.set_struct(composed, False)
         self.launch: dict[str, Any] = OmegaConf.to_container(composed.launch, resolve=True)  # type: ignore[assignment]
         self.name: str = composed.name
+        self._cells = self._expand()
         self.root = Path(composed.root)
         self._gallery: str | None = None if self._narrowed else composed.gallery  # it shows every figure
         self._figures: dict[str, Any] = {str(key): cells for key, cells in composed.get("figures", {}).items()}
-        self._cells = self._expand()
 
     def _compose(self, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         try:
