@@ -77,7 +77,7 @@ def executor_of(array: Array, launch: Mapping[str, Any], place: Place, dependenc
     _check_one_line(array.stage, options | further)
     executor = SlurmExecutor(place.logs, launch["requeues"], python=f"exec {shlex.join(_start(place))}")
     options |= {
-        "job_name": re.sub(r"[^\w.-]", "_", f"{place.root.name}-{array.stage}"),
+        "job_name": re.sub(r"[^\w.-]", "_", f"{place.root.name}-{array.stage}", flags=re.ASCII),
         "dependency": dependency,
         "setup": [
             f"cd {shlex.quote(os.getcwd())} || exit",

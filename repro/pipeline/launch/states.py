@@ -81,7 +81,7 @@ class Watch:
         """How many tasks are in which state."""
         dates = [_date(path) for path in (self._record, *self._folders)]
         if dates[:1] != self._dates[:1]:
-            self._submitted = read_submitted(self._root)
+            self._submitted, self._seen = read_submitted(self._root), {}
         queued = Queued.of(jobs, self._submitted)
         if (queued.states, dates) != (self._queue, self._dates) or not jobs:
             for stage, tasks in self._stages.items():
@@ -94,11 +94,15 @@ class Watch:
 
     def _may_have_changed(self, task: Task, queued: Queued) -> bool:
         before = self._seen.get((task.stage, task.name))
-        if before is None or before.state not in ("done", "failed", "queued"):
+        if before is None:
             return True
-        jobs = self._submitted.jobs(task) if before.state == "queued" else []
+        if before.state in ("done", "failed"):
+            return False
+        if before.state in ("running", "lost") or not queued.states:
+            return True
+        jobs = self._submitted.jobs(task)
         now, then = ([of.get(job, "") for job in jobs] for of in (queued.states, self._queue))
-        return now != then or not set(now) <= {"", "PENDING"}
+        return now != then or not set(now) <= {"", "PENDING"} or task.stage in queued.unrecorded
 
 
 def _date(path: Path) -> int:

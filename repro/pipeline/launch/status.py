@@ -76,6 +76,7 @@ def wait(stages: Stages, root: Path, say: Callable[[str], object], seconds: floa
     """
     watch, said, answered, last_look = Watch(stages, root), "", time.monotonic(), False
     while True:
+        over = False
         try:
             jobs = queue.jobs_of(root)
         except SlurmError as error:
@@ -84,14 +85,16 @@ def wait(stages: Stages, root: Path, say: Callable[[str], object], seconds: floa
             now = f"the queue does not answer, and is waited for: {error}"
         else:
             answered, counts = time.monotonic(), watch.look(jobs)
-            if not jobs and (last_look or set(counts) <= {"done"}):
-                return set(counts) <= {"done"}
+            done = set(counts) <= {"done"}
+            over = not jobs and (last_look or done)
             last_look = not jobs  # once more: what jobs wrote on other machines may be seen here with a delay
             states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
             now = f"{states}; {len(jobs)} jobs in the queue"
         if now != said:
             say(f"{time.strftime('%H:%M:%S')}  {now}")
             said = now
+        if over:
+            return done
         time.sleep(seconds)
 
 
