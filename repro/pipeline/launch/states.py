@@ -49,15 +49,19 @@ def look(stages: Stages, jobs: Sequence[Job] | None, submitted: Submitted) -> li
 
 def _look_at(task: Task, queued: Queued | None, submitted: Submitted) -> Seen:
     attempt = read_attempt(task)
-    at_work = attempt.job if attempt is not None and attempt.ended is None else None
-    if at_work and queued is not None and queued.states.get(at_work, "PENDING") != "PENDING":
+    begun = attempt is not None and attempt.ended is None
+    its_job = attempt.job if attempt is not None else ""
+    running = queued is not None and queued.states.get(its_job, "PENDING") != "PENDING"
+    if begun and running:  # at work, whatever files are there by now
         return Seen(task, "running", attempt)
     if finished(task) or (task.stage not in COMPUTED and attempt and attempt.ended and not attempt.error):
         return Seen(task, "done", attempt)
     if attempt is not None and attempt.error:
         return Seen(task, "failed", attempt)
+    if running:  # its files are not to be seen yet, where machines share them
+        return Seen(task, "running", attempt)
     if queued is None:
-        return Seen(task, "running" if at_work else "queued" if task in submitted else "missing", attempt)
+        return Seen(task, "running" if begun else "queued" if task in submitted else "missing", attempt)
     if task.stage in queued.unrecorded or any(job in queued.states for job in submitted.jobs(task)):
         return Seen(task, "queued", attempt)
     return Seen(task, "lost" if attempt is not None or task in submitted else "missing", attempt)
