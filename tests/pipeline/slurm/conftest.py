@@ -10,7 +10,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from repro.pipeline import tasks
-from repro.pipeline.launch import queue, slurm
+from repro.pipeline.launch import queue, slurm, status
+from repro.pipeline.launch.hints import Hints
+from repro.pipeline.launch.submissions import read_submitted
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
@@ -36,7 +38,7 @@ def cluster():
 @pytest.fixture
 def own_node():
     """scripts/slurm_node.sh, where the cluster is the one it started; others are not ours to restart."""
-    folder = Path(os.environ.get("SLURM_NODE_DIR", "/var/tmp/slurm_node"))
+    folder = Path(os.environ.get("SLURM_NODE_DIR", "/var/lib/slurm_node"))
     if Path(os.environ.get("SLURM_CONF", "/")).parent != folder:
         pytest.skip("needs the cluster of scripts/slurm_node.sh, which may be restarted")
 
@@ -53,10 +55,9 @@ class Toy:
 
     def __init__(self, root, runs=6):
         self.root, self.stages = root, toy_stages.toy_tasks(root, runs)
-        launch = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / "launch" / "slurm.yaml"))
-        launch["resources"] |= {"cpus_per_task": 1, "mem": "100MB", "time": 5, "signal_delay_s": 10}
+        launch = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / "launch" / "slurm.yaml"), resolve=True)
         for stage in launch["stages"].values():
-            stage |= {"gpus_per_node": None, "time": 5, "mem": "100MB"}
+            stage |= {"gpus_per_node": None, "cpus_per_task": 1, "mem": "1GB", "time": 5, "signal_delay_s": 10}
         launch["retries"] = 0
         launch["stages"]["sweep"]["tasks_per_job"] = 2
         launch["stages"]["measure"]["tasks_per_job"] = launch["stages"]["retrain"]["tasks_per_job"] = None
@@ -73,7 +74,13 @@ class Toy:
             path.unlink()
 
     def submit(self):
-        return slurm.submit(self.stages, self.root, self.launch)
+        return slurm.submit(self.stages, self.root, self.launch, Hints(["experiment=toy"]))
+
+    def look(self):
+        return status.look(self.stages, queue.jobs_of(self.root), read_submitted(self.root))
+
+    def report(self):
+        return "\n".join(status.report(self.stages, self.root, self.launch, Hints(["experiment=toy"])))
 
     def wait(self, seconds=240):
         """Until no job is left; what is pending for ever fails here."""
