@@ -1,5 +1,6 @@
 """A cluster to test on, and toy experiments on it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -50,12 +51,17 @@ def own_node():
     up()
 
 
+def as_documented():
+    """What jobs ask for where nothing is said."""
+    return OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / "launch" / "slurm.yaml"), resolve=True)
+
+
 class Toy:
     """A toy experiment below `root`."""
 
     def __init__(self, root, runs=6):
         self.root, self.stages = root, toy_stages.toy_tasks(root, runs)
-        launch = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / "launch" / "slurm.yaml"), resolve=True)
+        launch = as_documented()
         for stage in launch["stages"].values():
             stage |= {"gpus_per_node": None, "cpus_per_task": 1, "mem": "1GB", "time": 5, "signal_delay_s": 10}
         launch["retries"] = 0
@@ -86,8 +92,22 @@ class Toy:
         """Until no job is left; what is pending for ever fails here."""
         until(lambda: not queue.jobs_of(self.root), seconds, lambda: queue.jobs_of(self.root))
 
+    def compute_here(self, *stages):
+        """Without jobs, so that they are left with the others."""
+        for stage in stages:
+            for task in self.stages[stage]:
+                tasks.run(task)
+
+    def logs(self):
+        return "\n".join(status.unfinished_logs(self.stages, self.root))
+
     def completed(self, stage="sweep"):
         return toy_stages.completions(self.root, stage)
+
+    def codes(self):
+        """The files that the jobs had their tasks from."""
+        results = [json.loads(path.read_text()) for path in self.root.glob("results/*/*.json")]
+        return {result["code"] for result in results}
 
     def result(self, stage, name):
         return toy_stages.read({"root": str(self.root)}, stage, name)
@@ -113,10 +133,27 @@ def until(condition, seconds, what=lambda: ""):
 
 
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
+def toy_below(monkeypatch):
+    """Toy experiments below folders that are given; their jobs are cancelled at the end."""
     monkeypatch.setenv("PYTHONPATH", str(HERE / "toy"))  # sbatch hands the environment on
     monkeypatch.setattr(tasks, "STAGES", toy_stages.STAGES)
-    experiment = Toy(tmp_path / "toy")
-    experiment.until = until
-    yield experiment
-    queue.cancel(experiment.root)
+    made = []
+
+    def toy_below(folder):
+        made.append(Toy(folder / "toy"))
+        made[-1].until = until
+        return made[-1]
+
+    yield toy_below
+    for experiment in made:
+        queue.cancel(experiment.root)
+
+
+@pytest.fixture
+def documented_launch():
+    return as_documented()
+
+
+@pytest.fixture
+def toy(toy_below, tmp_path):
+    return toy_below(tmp_path)

@@ -164,8 +164,7 @@ def test_two_drivers_do_the_work_once_and_need_not_live_on(toy):
     toy.wait()
     toy.check_complete()
     (code,) = (toy.root / "slurm" / "code").iterdir()  # the jobs ran the copy made at submission
-    results = [json.loads(path.read_text()) for path in toy.root.glob("results/*/*.json")]
-    assert {result["code"] for result in results} == {str(code.resolve() / "repro" / "pipeline" / "tasks.py")}
+    assert toy.codes() == {str(code.resolve() / "repro" / "pipeline" / "tasks.py")}
     assert (code / "COMMIT").read_text().strip()
 
 
