@@ -174,7 +174,7 @@ def own_weights(arguments: Sequence[str]) -> list[str]:
     added = ["~experiment", "name=weights"] if given.get("weights") else []
     if ":" in (builder := given.get("model", "")):
         arguments = [argument for argument in arguments if not argument.startswith("model=")]
-        added += ["model=own", f"model.build={builder}"]
+        added += ["model=own", f"model.build={builder}", f"model.name={builder.replace(':', '.')}"]
     return [*added, *arguments]
 
 

@@ -144,7 +144,7 @@ def test_arguments_for_weights_of_ones_own():
     assert own_weights(["weights=w.safetensors", "model=vgg11"]) == [
         "~experiment", "name=weights", "weights=w.safetensors", "model=vgg11",
     ]  # fmt: skip
-    assert own_weights(["model=m:f", "data=mnist"]) == ["model=own", "model.build=m:f", "data=mnist"]
+    assert own_weights(["model=m:f", "data=mnist"]) == ["model=own", "model.build=m:f", "model.name=m.f", "data=mnist"]
 
 
 @pytest.mark.parametrize(("script", "multirun"), [("train", ["-m"]), ("measure", [])])

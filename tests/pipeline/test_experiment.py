@@ -116,7 +116,7 @@ def test_planning_does_not_ask_for_the_machine(monkeypatch):
 def test_settings_that_only_the_chosen_network_has():
     overrides = ["model=own", "model.build=repro.models.mlp:MLP", "+model.layers=4", "+model.bias=false"]
     (cell, *_), (of, *_) = zip(*Experiment(["experiment=smoke", *overrides]).cells().items())
-    assert cell.model == of.model.title == "repro.models.mlp.MLP"
+    assert cell.model == of.model.title == "own"
     assert of.model.settings == {"layers": 4, "bias": False, "width": 0.02}
 
 
