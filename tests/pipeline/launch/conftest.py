@@ -1,19 +1,40 @@
 """An experiment of toys whose tasks are finished when a file of their name is there."""
 
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import pytest
-from omegaconf import OmegaConf
+from launching import as_documented
 
-from repro.pipeline import tasks
-from repro.pipeline.tasks import Stage, Task
+from repro.pipeline.config import STAGES
+from repro.pipeline.tasks import Task
 
-CONF = Path(__file__).resolve().parents[3] / "conf" / "launch" / "slurm.yaml"
+
+@dataclass(frozen=True, kw_only=True)
+class Toy(Task):
+    """Does nothing, and notes that it was asked."""
+
+    label: str
+    asked: list[str] = field(default_factory=list, compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    def finished(self) -> bool:
+        flat = self.label.replace("/", "_")
+        self.asked.append(flat)
+        return (self.root / flat).exists()
+
+    def run(self, device: str) -> None:
+        pass
+
+
+TOYS = {stage: type(stage, (Toy,), {"stage": stage}) for stage in STAGES}
 
 
 @pytest.fixture
 def launch():
-    return OmegaConf.to_container(OmegaConf.load(CONF), resolve=True)
+    return as_documented()
 
 
 @pytest.fixture
@@ -23,17 +44,11 @@ def asked():
 
 
 @pytest.fixture
-def stages(tmp_path, monkeypatch, asked):
+def stages(tmp_path, asked):
     """Five trainings and what follows."""
 
-    def is_finished(config):
-        asked.append(config["name"])
-        return Path(config["root"], config["name"]).exists()
-
-    monkeypatch.setattr(tasks, "STAGES", dict.fromkeys(tasks.STAGES, Stage(lambda config: None, is_finished)))
-
     def make(stage, *names):
-        return [Task(stage, n, {"root": str(tmp_path), "name": n.replace("/", "_"), "force": False}) for n in names]
+        return [TOYS[stage](root=tmp_path, label=name, asked=asked) for name in names]
 
     return {
         "sweep": make("sweep", *(f"data/net/n4/lr{i}" for i in range(5))),
@@ -58,10 +73,5 @@ def finish(tmp_path):
 
 @pytest.fixture
 def force():
-    """Have tasks computed though they are finished."""
-
-    def force(*tasks):
-        for task in tasks:
-            task.config["force"] = True
-
-    return force
+    """Tasks that are computed though they are finished."""
+    return lambda *tasks: [replace(task, force=True) for task in tasks]

@@ -1,12 +1,12 @@
 """Which arrays an experiment becomes, and what each waits for."""
 
+from launching import changed
+
 from repro.pipeline.launch.chain import chain
 
 
 def test_chain_packs_splits_and_depends(stages, launch):
-    launch["retries"] = 1
-    launch["stages"]["sweep"]["tasks_per_job"] = 2
-    arrays = chain(stages, launch, array_size=2)
+    arrays = chain(stages, changed(launch, retries=1, sweep={"tasks_per_job": 2}), array_size=2)
     assert [(a.stage, a.attempt, [len(c) for c in a.chunks]) for a in arrays[:4]] == [
         ("sweep", 0, [2, 2]), ("sweep", 0, [1]), ("sweep", 1, [2, 2]), ("sweep", 1, [1]),
     ]  # fmt: skip
@@ -36,6 +36,6 @@ def test_chain_leaves_out_what_is_finished(stages, launch, finish):
 
 def test_chain_computes_again_what_is_forced(stages, launch, finish, force):
     finish(*stages["sweep"])
-    force(*stages["sweep"])
+    stages["sweep"] = force(*stages["sweep"])
     (array, *_) = chain(stages, launch, array_size=1000)
     assert sum(len(chunk) for chunk in array.chunks) == 5

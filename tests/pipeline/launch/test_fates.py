@@ -1,6 +1,7 @@
 """How jobs ended, and the setting that helps."""
 
 import pytest
+from launching import changed
 
 from repro.pipeline.launch import fates as module
 from repro.pipeline.launch.fates import advice, fates
@@ -64,7 +65,7 @@ def test_accounting_is_not_asked_for_nothing_and_may_be_missing(sacct, monkeypat
 
 
 def test_advice_names_the_setting_and_its_value(launch, tmp_path):
-    launch["stages"]["measure"] |= {"mem": "7GB", "time": 11}
+    launch = changed(launch, measure={"mem": "7GB", "time": 11})
     assert (
         advice("OUT_OF_MEMORY", None, "measure", launch) == "OUT_OF_MEMORY, raise launch.stages.measure.mem (now 7GB)"
     )

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from launching import changed
 
 from repro.pipeline.launch import start
 from repro.pipeline.launch.chain import chain
@@ -39,7 +40,7 @@ def bin(tmp_path, monkeypatch):
 
 
 def executor(stages, launch, root, stage="sweep", code=Path("/code/0123")):
-    (array,) = [a for a in chain(stages, {**launch, "retries": 0}, 1000) if a.stage == stage]
+    (array,) = [a for a in chain(stages, changed(launch, retries=0), 1000) if a.stage == stage]
     return array, executor_of(array, launch, Place(root, log_folder(root), code, 0o027), None)
 
 
@@ -77,8 +78,8 @@ def test_names_that_slurm_replaces_in_paths_are_refused(tmp_path, name):
 
 @pytest.mark.usefixtures("bin")
 def test_options_of_the_stage_and_of_all(stages, launch, tmp_path):
-    launch["resources"] |= {"exclude": "node7", "mail_type": "END"}
-    launch["stages"]["select"] |= {"mem": "3GB", "additional_parameters": {"nice": 10}}
+    own = {"mem": "3GB", "additional_parameters": {"nice": 10}}
+    launch = changed(launch, resources={"exclude": "node7", "mail_type": "END"}, select=own)
     options = script_options(*executor(stages, launch, tmp_path, "select"))
     assert {"--mem=3GB", "--exclude=node7", "--nice=10", "--cpus-per-task=1", "--output=%j_0_log.out"} <= set(options)
     assert not any(option.startswith(("--mail", "--gpus", "--array", "--error")) for option in options)
@@ -87,14 +88,13 @@ def test_options_of_the_stage_and_of_all(stages, launch, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("memm", "3GB", "launch.stages.select or launch.resources: Unavailable.*memm"),
         ("partition", "a\ntouch X", "option partition of stage select is not one line"),
         ("additional_parameters", {"nice": "1\rtouch X"}, "option nice of stage select is not one line"),
     ],
 )
 @pytest.mark.usefixtures("bin")
 def test_options_that_cannot_be_are_refused(stages, launch, tmp_path, key, value, sentence):
-    launch["stages"]["select"][key] = value
+    launch = changed(launch, select={key: value})
     with pytest.raises(SlurmError, match=rf"\A[^\n]*{sentence}[^\n]*\Z"):
         executor(stages, launch, tmp_path, "select")
 

@@ -62,7 +62,7 @@ def test_the_copy_is_imported_whatever_else_there_is(code, job, elsewhere):
 
 @pytest.mark.parametrize("damage", ["file", "changed", "added", "all", "name"])
 def test_a_copy_that_is_not_what_was_submitted_is_refused(code, job, elsewhere, damage):
-    file = code / "repro" / "storage" / "files.py"
+    file = code / "repro" / "storage" / "identity.py"
     digest = code.name
     if damage == "file":
         file.unlink()

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from launching import as_documented, changed
 
 from repro.pipeline import tasks
 from repro.pipeline.launch import queue, slurm, status
@@ -51,23 +51,20 @@ def own_node():
     up()
 
 
-def as_documented():
-    """What jobs ask for where nothing is said."""
-    return OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / "launch" / "slurm.yaml"), resolve=True)
-
-
 class Toy:
     """A toy experiment below `root`."""
 
     def __init__(self, root, runs=6):
         self.root, self.stages = root, toy_stages.toy_tasks(root, runs)
-        launch = as_documented()
-        for stage in launch["stages"].values():
-            stage |= {"gpus_per_node": None, "cpus_per_task": 1, "mem": "1GB", "time": 5, "signal_delay_s": 10}
-        launch["retries"] = 0
-        launch["stages"]["sweep"]["tasks_per_job"] = 2
-        launch["stages"]["measure"]["tasks_per_job"] = launch["stages"]["retrain"]["tasks_per_job"] = None
-        self.launch = launch
+        small = {"gpus_per_node": None, "cpus_per_task": 1, "mem": "1GB", "time": 5, "signal_delay_s": 10}
+        documented = as_documented()
+        each = {stage: small | {"tasks_per_job": None} for stage in documented.stages}
+        each["sweep"]["tasks_per_job"] = 2
+        self.launch = changed(documented, retries=0, **each)
+
+    def change(self, **changes):
+        """Have other values in the launch configuration: retries=2, sweep={...}."""
+        self.launch = changed(self.launch, **changes)
 
     def fault(self, what, *indices):
         for index in indices:
@@ -136,7 +133,6 @@ def until(condition, seconds, what=lambda: ""):
 def toy_below(monkeypatch):
     """Toy experiments below folders that are given; their jobs are cancelled at the end."""
     monkeypatch.setenv("PYTHONPATH", str(HERE / "toy"))  # sbatch hands the environment on
-    monkeypatch.setattr(tasks, "STAGES", toy_stages.STAGES)
     made = []
 
     def toy_below(folder):

@@ -66,7 +66,7 @@ def test_the_whole_chain_to_figures_and_report(outputs, local):
     stages = Experiment(words).stages()
     assert all(read_attempt(task).attempts == 1 for tasks in stages.values() for task in tasks)
     for task in stages["figures"]:
-        number = task.config["figure"]
+        number = task.figure
         name = f"x{int(number[1:]):02d}" if number.startswith("x") else f"fig{int(number):02d}"
         assert (root / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert "finished cells" in script("reproduce.py", "status", *words).stdout

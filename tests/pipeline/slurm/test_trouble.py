@@ -7,6 +7,7 @@ import subprocess
 import threading
 
 import pytest
+from launching import changed
 
 from repro.pipeline.launch import queue, status
 from repro.pipeline.launch.queue import SlurmError
@@ -28,7 +29,7 @@ def test_outputs_of_any_name(toy_below, tmp_path, monkeypatch):
     """The jobs run the copy below that folder, nothing in its name is run, and logs are where they are looked for."""
     monkeypatch.chdir(tmp_path)
     toy = toy_below(tmp_path / "o'b\"r:i en\n$(touch X)`touch X`;#&")
-    toy.launch["stages"]["sweep"]["tasks_per_job"] = 6
+    toy.change(sweep={"tasks_per_job": 6})
     toy.submit()
     assert waited(toy)[0], toy.logs()
     toy.check_complete()
@@ -41,7 +42,7 @@ def test_outputs_of_any_name(toy_below, tmp_path, monkeypatch):
 def test_jobs_that_die_before_python_starts_are_lost_and_their_log_is_shown(toy):
     """Whatever the stage: here only what is always made anew was left to do."""
     toy.compute_here("sweep", "select", "retrain", "measure")
-    toy.launch["stages"]["figures"]["setup"] = ["echo module: no such module >&2", "exit 3"]
+    toy.change(figures={"setup": ["echo module: no such module >&2", "exit 3"]})
     toy.submit()
     done, said = waited(toy)
     assert not done
@@ -50,13 +51,13 @@ def test_jobs_that_die_before_python_starts_are_lost_and_their_log_is_shown(toy)
     assert "module: no such module" in toy.logs()
     toy.until(lambda: "its job died: FAILED with exit code 3" in toy.report(), 30, toy.report)
     assert "_log.out" in toy.report()
-    toy.launch["stages"]["figures"]["setup"] = []
+    toy.change(figures={"setup": []})
     toy.submit()
     assert waited(toy)[0]
 
 
 def test_a_copy_of_the_code_that_became_incomplete_is_refused_and_made_again(toy):
-    toy.launch["stages"]["sweep"] |= {"additional_parameters": {"hold": True}, "tasks_per_job": 6}
+    toy.change(sweep={"additional_parameters": {"hold": True}, "tasks_per_job": 6})
     toy.submit()
     (code,) = (toy.root / "slurm" / "code").iterdir()
     (code / "repro" / "storage" / "files.py").unlink()
@@ -66,14 +67,14 @@ def test_a_copy_of_the_code_that_became_incomplete_is_refused_and_made_again(toy
     assert toy.completed() == {}
     assert states(toy, "sweep") == {"lost"}
     assert f"{code}, the code of this job, is not what was submitted" in toy.logs()
-    toy.launch["stages"]["sweep"]["additional_parameters"] = {}
+    toy.change(sweep={"additional_parameters": {}})
     toy.submit()
     assert waited(toy)[0]
     toy.check_complete()
 
 
 def test_wait_waits_out_a_controller_that_restarts(toy, own_node):
-    toy.launch["stages"]["sweep"]["tasks_per_job"] = 6
+    toy.change(sweep={"tasks_per_job": 6})
     toy.fault("slow", 0, 1)
     toy.submit()
     found = []
@@ -93,7 +94,7 @@ def test_wait_waits_out_a_controller_that_restarts(toy, own_node):
 
 
 def test_too_little_memory_is_told_with_the_setting_to_raise(toy):
-    toy.launch["stages"]["sweep"] |= {"mem": "300MB", "tasks_per_job": 6}
+    toy.change(sweep={"mem": "300MB", "tasks_per_job": 6})
     toy.fault("eat", 5)
     toy.submit()
     assert not waited(toy)[0]
@@ -123,7 +124,7 @@ def test_a_limit_of_the_user_is_refused_with_advice(toy):
 
 
 def test_a_lost_task_is_lost_while_the_last_pass_over_the_others_runs(toy):
-    toy.launch["stages"]["sweep"]["tasks_per_job"] = 3
+    toy.change(sweep={"tasks_per_job": 3})
     toy.fault("kill", 0)
     toy.fault("slow", 3)
     (toy.root / "stall").touch()
@@ -134,7 +135,7 @@ def test_a_lost_task_is_lost_while_the_last_pass_over_the_others_runs(toy):
 
 
 def test_jobs_are_private_and_results_follow_the_umask(toy):
-    toy.launch["stages"]["sweep"]["tasks_per_job"] = 6
+    toy.change(sweep={"tasks_per_job": 6})
     before = os.umask(0o002)
     try:
         toy.submit()
@@ -153,7 +154,7 @@ def test_jobs_are_private_and_results_follow_the_umask(toy):
 
 def test_what_is_documented_starts_here(toy, documented_launch):
     """What jobs ask for where nothing is said: CPUs, memory and a GPU."""
-    toy.launch = documented_launch | {"retries": 0}
-    toy.launch["stages"]["sweep"]["tasks_per_job"] = 6
+    toy.launch = changed(documented_launch, retries=0)
+    toy.change(sweep={"tasks_per_job": 6})
     toy.submit()
     assert waited(toy)[0]
