@@ -46,7 +46,9 @@ from torch import nn
 
 def shallow(channels, side, classes, hidden):
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(channels * side**2, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, classes)
+        nn.Flatten(),
+        nn.Linear(channels * side**2, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
+        nn.Linear(hidden, classes),
     )
 """
 MODEL = """
