@@ -55,9 +55,14 @@ class Differentiable(Rules):
         sparse: bool = False,
     ) -> Tensor:
         """The gradient is dense, and not divided by how often a row occurs: that would not be the derivative."""
+        if max_norm is not None:
+            raise ValueError(
+                "an embedding with max_norm changes its weights in the forward pass, so the network is no function of"
+                " its weights: scale the weights to that norm once, and set max_norm=None"
+            )
         if padding_idx is not None:
             self.fixed.append((weight, padding_idx))
-        return F.embedding(input, weight, padding_idx, max_norm, norm_type)
+        return F.embedding(input, weight, padding_idx)
 
 
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -68,6 +73,24 @@ def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """As torch's own, whose second derivative is wrong."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+class Lowest(TorchFunctionMode):
+    """While active, notes the lowest precision of any result.
+
+    Attributes:
+        dtype: float64 in the beginning.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtype = torch.float64
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.is_floating_point():
+            self.dtype = max(self.dtype, result.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+        return result
 
 
 class Upcast(TorchFunctionMode):

@@ -24,11 +24,13 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from repro.curvature import checks
 from repro.curvature.batches import spread_examples
 from repro.curvature.derivatives import Derivatives, DoubleBackward, Intercepted
-from repro.curvature.parameters import Parameters, converted, is_held
+from repro.curvature.evaluation import Lowest, evaluation
+from repro.curvature.parameters import Parameters, converted, in_place, is_held
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ def prove(model: nn.Module, parameters: Parameters, state: State, data: Data, *,
         ValueError: torch cannot differentiate the network as often as needed.
     """
     batch = data[0][0]
+    _check_precision(model, parameters, state, batch[:1])
     few = spread_examples(data, max(2, min(EXAMPLES, len(batch) // 16)))
     try:
         complete, objection = _try(few, model, parameters, state, need, fast)
@@ -94,6 +97,26 @@ def prove(model: nn.Module, parameters: Parameters, state: State, data: Data, *,
             model, f"the fast path of products {objection}; torch's double backward is used, about twice as slow"
         )
     return fast and not objection
+
+
+def _check_precision(model: nn.Module, parameters: Parameters, state: State, x: Tensor) -> None:
+    """Refuse a network that rounds to a lower precision than that of its weights inside: its products are no better."""
+    own, lowest = state[parameters.names[0]].dtype, Lowest()
+    with evaluation(model, lowest):
+        logits = model(x).detach()
+    if torch.finfo(lowest.dtype).eps <= torch.finfo(own).eps:
+        return
+    try:
+        wide = DoubleBackward(model, parameters, state, upcast=True)
+        with wide.active():
+            exact = wide.logits(x).detach()
+    except Exception:  # it is not known, then
+        return
+    if not (logits - exact).norm() <= torch.finfo(own).eps ** 0.6 * exact.norm():
+        raise ValueError(
+            f"the model computes in {lowest.dtype} inside although its weights are {own}, and its products would be no"
+            " better: leave out autocast and conversions, or convert the whole model to float32 or float64"
+        )
 
 
 def _try(x: Tensor, model: nn.Module, parameters: Parameters, state: State, need: Need, fast: bool) -> tuple[bool, str]:
@@ -144,10 +167,15 @@ class Trial:
         return all(bool(piece.any()) for piece in self.parameters.unflatten(self.plain.gradient).values())
 
     def objection_to_the_fast_path(self) -> str:
-        """Why it may not be used; empty if it may."""
+        """Why it may not be used; empty if it may.
+
+        Meanwhile the model's own weights are others: the fast path must not depend on them, nor on hooks that measure
+        its graphs.
+        """
         try:
-            fast = Intercepted(self.model, self.parameters, self.state, upcast=self.precision.upcast)
-            found = self._products(fast)
+            fast = Intercepted(self.own, self.parameters, self.state, upcast=self.precision.upcast)
+            with in_place(self.own, self._nearby(), []), saved_tensors_hooks(_itself, _itself):
+                found = self._products(fast)
         except Exception as error:  # whatever the interception of layers makes of the network
             return f"fails on it ({type(error).__name__})"
         worst = max(self._errors(found, self.plain, self.precision.same).values())
@@ -159,8 +187,7 @@ class Trial:
         Raises:
             NotADerivative: there is none.
         """
-        shift = self.parameters.unflatten(NEARBY * self._as_large_as_the_weights(seed=2))
-        nearby = {name: t + shift[name] if name in shift else t for name, t in self.state.items()}
+        nearby = self._nearby()
         tried: list[dict[str, float]] = []
         before: Products | None = None
         reliable = self.precision.dtype == DOUBLE.dtype
@@ -177,6 +204,10 @@ class Trial:
         if reliable or min(errors[""] for errors in tried) > 1:
             raise NotADerivative(self._sentence(min(tried, key=lambda errors: max(errors.values()))))
         log.warning("%s runs in float32 alone: its second derivatives could not be checked", type(self.model).__name__)
+
+    def _nearby(self) -> dict[str, Tensor]:
+        shift = self.parameters.unflatten(NEARBY * self._as_large_as_the_weights(seed=2))
+        return {name: tensor + shift[name] if name in shift else tensor for name, tensor in self.state.items()}
 
     def _double_backward(self, state: State) -> DoubleBackward:
         return DoubleBackward(self.own, self.parameters, state, upcast=self.precision.upcast)
@@ -233,7 +264,9 @@ class Trial:
 
     def _errors(self, found: Products, expected: Products, relative: float) -> dict[str, float]:
         """Errors in units of what is allowed: of J v, under "", and of the others by parameter, under its name."""
-        errors = {"": _excess(found.tangent, expected.tangent, relative, FLOOR * float(expected.logits.norm()))}
+        size = float(expected.logits.norm())
+        errors = {"": _excess(found.tangent, expected.tangent, relative, FLOOR * size)}
+        errors[""] = max(errors[""], _excess(found.logits, expected.logits, relative, 0.0))
         sizes = {name: float(g.norm()) for name, g in self.parameters.unflatten(expected.gradient).items()}
         for ours, theirs in ((found.gradient, expected.gradient), (found.curvature, expected.curvature)):
             size, pieces = float(theirs.norm()), self.parameters.unflatten(theirs)
@@ -250,11 +283,11 @@ class Trial:
             custom = custom_functions(derivatives.logits(self.x))
         cause = f"its autograd function {', '.join(custom)}; or " if custom else ""
         return (
-            f"the network's {what} are not those of its logits: finite differences differ by"
-            f" {errors[worst] * self.precision.finite:.1g} of their size. The likely cause is {cause}an operation that"
-            " is not smooth, that torch differentiates once only or to something else (a straight-through or reversed"
-            " gradient), a part under detach or torch.no_grad whose parameters should not be chosen, or random"
-            " numbers: leave that part's parameters out with parameters=..., or write it with elementary operations"
+            f"the network's {what} are not those of its logits by finite differences. The likely cause is {cause}an"
+            " operation that is not smooth, that torch differentiates once only or to something else (a"
+            " straight-through or reversed gradient), a part under detach or torch.no_grad whose parameters should not"
+            " be chosen, or random numbers: leave that part's parameters out with parameters=..., or write it with"
+            " elementary operations"
         )
 
 
@@ -277,6 +310,10 @@ def _cotangent(logits: Tensor) -> Tensor:  # -> u [B, C]
     """The same random numbers each time."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(logits.shape, generator=generator).to(logits).requires_grad_()
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _excess(found: Tensor, expected: Tensor, relative: float, floor: float) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from repro.figures import figure_path, find_figure
 from repro.figures.results import Results
@@ -17,13 +19,19 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
     Raises:
         FileNotFoundError: a figure has not been drawn, or lacks results.
     """
-    parts = [f"# Gallery\n\nAll figures of experiment {root.name}, as `make reproduce` draws them.\n"]
+    parts = [f"# Gallery\n\nAll figures of experiment {_plain(root.name)}, as `make reproduce` draws them.\n"]
     for number, cells in figures.items():
         figure = find_figure(number)
         image = figure_path(root, figure).with_suffix(".png").read_bytes()
         target = page.with_suffix("") / f"{figure.file_stem}.png"
         write_atomically(target, lambda path, image=image: path.write_bytes(image))  # type: ignore[misc]
-        caption = figure.caption(Results.load(root, figure.measurements, cells))
-        link = f"![{figure.title}]({target.parent.name}/{target.name})"
-        parts.append(f"## Figure {figure.number}. {figure.title}\n\n{link}\n\n{caption}\n")
+        caption = _plain(figure.caption(Results.load(root, figure.measurements, cells)))
+        title, folder = _plain(figure.title), quote(target.parent.name)
+        link = f"![{title}]({folder}/{target.name})"
+        parts.append(f"## Figure {figure.number}. {title}\n\n{link}\n\n{caption}\n")
     write_atomically(page, lambda path: path.write_text("\n".join(parts), encoding="utf-8"))
+
+
+def _plain(text: str) -> str:
+    """Text that neither HTML nor the links of Markdown take for more than that."""
+    return html.escape(text, quote=False).replace("[", "&#91;").replace("]", "&#93;")

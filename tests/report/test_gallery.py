@@ -22,3 +22,18 @@ def test_every_link_has_its_picture(root, cells, tmp_path):
 def test_a_figure_that_is_not_drawn_is_an_error(root, cells, tmp_path):
     with pytest.raises(FileNotFoundError):
         write_gallery(root, {"15": []}, tmp_path / "gallery.md")
+
+
+def test_texts_are_no_html_and_no_links(root, cells, tmp_path, monkeypatch):
+    for number in ("3", "x1"):
+        draw(root, number, cells, "tiny")
+    evil = tmp_path / "<script>alert(1)</script> & [a](javascript:alert(1))".replace("/", "|")
+    root.rename(evil)
+    page = tmp_path / "docs" / "gal lery.md"
+    write_gallery(evil, {"3": cells}, page)
+    text = page.read_text()
+    assert "<" not in text
+    assert "&lt;script&gt;" in text
+    assert " &amp; &#91;a&#93;(javascript" in text
+    assert "](gal%20lery/fig03.png)" in text
+    evil.rename(root)

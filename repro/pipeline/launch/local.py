@@ -9,6 +9,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import traceback
@@ -102,12 +103,36 @@ def log_path(task: Task) -> Path:
     return task.root / "logs" / task.stage / f"{task.name.replace('/', '_')}.log"
 
 
+class TaskLog(logging.FileHandler):
+    """A log that may fall silent, on a full disk say, and does not take its task with it. It says so once."""
+
+    def __init__(self, path: Path):
+        super().__init__(path, delay=True)  # opened by the first record, so that it, too, may fail
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._silent = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._silent:
+            try:
+                Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+                super().emit(record)
+            except OSError:
+                self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self._silent = True
+        print(
+            f"cannot write {self.baseFilename} ({sys.exc_info()[1]}); the task goes on without a log", file=sys.stderr
+        )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written is still to be written
+            super().close()
+
+
 def run_logged(task: Task) -> None:
     """Run one task with its log in its own file; an exception leaves its traceback there and is raised."""
-    path = log_path(task)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = TaskLog(log_path(task))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -11,6 +11,7 @@ import pytest
 
 from repro.pipeline.launch import queue, slurm, status
 from repro.pipeline.launch.attempts import read_attempt
+from repro.pipeline.launch.hints import Hints
 from repro.pipeline.launch.queue import SlurmError
 
 pytestmark = pytest.mark.slurm
@@ -19,10 +20,11 @@ DRIVER = """
 import json, sys, time
 from pathlib import Path
 from repro.pipeline.launch import slurm
+from repro.pipeline.launch.hints import Hints
 from repro.pipeline.tasks import Task
 given = json.loads(Path(sys.argv[1]).read_text())
 stages = {stage: [Task(*task) for task in tasks] for stage, tasks in given["stages"].items()}
-slurm.submit(stages, Path(given["root"]), given["launch"])
+slurm.submit(stages, Path(given["root"]), given["launch"], Hints([]))
 print("submitted", flush=True)
 time.sleep(600)
 """
@@ -36,8 +38,8 @@ def driver(toy):
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def states(toy):
-    return {seen.task.name: seen.state for seen in status.look(toy.stages, queue.jobs_of(toy.root))}
+def states(toy, stage="sweep"):
+    return {seen.task.name: seen.state for seen in toy.look() if seen.task.stage == stage}
 
 
 def test_gate_refuses_then_retry_does_the_rest(toy):
@@ -48,7 +50,9 @@ def test_gate_refuses_then_retry_does_the_rest(toy):
     toy.fault("kill", 4)
     toy.submit()
     toy.wait()
-    assert {name for name, state in states(toy).items() if state == "failed"} >= {raises.name, "toy"}
+    assert [name for name, state in states(toy).items() if state == "failed"] == [raises.name]
+    assert states(toy, "select") == {"toy": "failed"}
+    assert states(toy, "report") == {"toy": "lost"}  # SLURM cancelled its job
     assert read_attempt(raises).attempts == 1  # an exception is not tried again
     assert "the toy raises" in read_attempt(raises).trace
     assert read_attempt(dies_once).attempts == 2
@@ -56,13 +60,13 @@ def test_gate_refuses_then_retry_does_the_rest(toy):
     assert states(toy)[dies.name] == "lost"
     assert not toy.completed("retrain")  # the gate refused
     assert not toy.completed("figures")
-    shown = "\n".join(status.report(toy.stages, toy.root))
+    shown = toy.report()
     assert "ValueError: the toy raises" in shown
     assert "its job died: " in shown
     deadline = time.monotonic() + 60  # accounting may lag behind the queue
     while "FAILED" not in shown and time.monotonic() < deadline:
         time.sleep(1)
-        shown = "\n".join(status.report(toy.stages, toy.root))
+        shown = toy.report()
     assert "FAILED" in shown
     logs = "\n".join(status.unfinished_logs(toy.stages, toy.root))
     assert "Traceback" in logs
@@ -78,7 +82,7 @@ def test_gate_refuses_then_retry_does_the_rest(toy):
 def test_meets_its_time_limit_and_resumes(toy):
     toy.fault("hang once", 2)
     toy.launch["stages"]["sweep"] |= {"time": 1, "tasks_per_job": 6}
-    toy.launch["resources"]["signal_delay_s"] = 50
+    toy.launch["stages"]["sweep"]["signal_delay_s"] = 50
     toy.submit()
     (job,) = [job.id for job in queue.jobs_of(toy.root) if job.stage == "sweep"]
     restart_requeued(toy, job)
@@ -160,8 +164,7 @@ def test_two_drivers_do_the_work_once_and_need_not_live_on(toy):
     toy.wait()
     toy.check_complete()
     (code,) = (toy.root / "slurm" / "code").iterdir()  # the jobs ran the copy made at submission
-    results = [json.loads(path.read_text()) for path in toy.root.glob("results/*/*.json")]
-    assert {result["code"] for result in results} == {str(code.resolve() / "repro" / "tasks.py")}
+    assert toy.codes() == {str(code.resolve() / "repro" / "pipeline" / "tasks.py")}
     assert (code / "COMMIT").read_text().strip()
 
 
@@ -176,7 +179,7 @@ def test_small_arrays_and_a_controller_that_restarts(toy, own_node):
     controller = own_node.folder / "slurmctld.pid"
     os.kill(int(controller.read_text()), signal.SIGTERM)
     toy.until(lambda: not controller.exists(), 20)
-    shown = "\n".join(status.report(toy.stages, toy.root))
+    shown = toy.report()
     assert "the queue does not answer" in shown
     own_node(SLURM_NODE_MAX_ARRAY_SIZE="2")
     toy.wait()
@@ -196,7 +199,7 @@ def test_refuses_more_jobs_than_the_cluster_holds(toy):
     toy.launch["stages"]["sweep"]["tasks_per_job"] = 1
     many = {"sweep": toy.stages["sweep"] * (queue.limits().jobs // 5)}
     with pytest.raises(SlurmError, match=r"12\d* jobs do not fit: .*MaxJobCount = \d+"):
-        slurm.submit(many, toy.root, toy.launch)
+        slurm.submit(many, toy.root, toy.launch, Hints([]))
     assert not queue.jobs_of(toy.root)
 
 

@@ -1,7 +1,8 @@
 """Stages that take no time and fail on demand; everything around them is the real thing.
 
 A file <root>/faults/<task> holds what befalls the task: "raise", "kill" (always), "kill once", "hang once" (after half
-the work, which is kept), "slow". Each completion of a task leaves a file of its own below <root>/completed.
+the work, which is kept), "slow", "eat" (a gigabyte). Each completion of a task leaves a file of its own below
+<root>/completed.
 """
 
 import json
@@ -66,6 +67,10 @@ def suffer(config):
         raise ValueError("the toy raises")
     if what.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "eat":
+        eaten = bytearray(10**9)
+        eaten[::4096] = b"x" * len(eaten[::4096])
+        time.sleep(60)
     if what == "hang once":
         kept.write_text("5")
         time.sleep(600)
