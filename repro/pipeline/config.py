@@ -130,6 +130,7 @@ class Config(Machine):
     measurements: Mapping[str, Any]  # an instance of its Settings for each measurement
     figures: dict[str, Shown]
     n_per_class: int | str
+    width: float  # times the paper's widths, of networks whose file refers to it
     seed: int
     lr_index: int | str
     engine: str

@@ -114,10 +114,16 @@ def test_planning_does_not_ask_for_the_machine(monkeypatch):
 
 
 def test_settings_that_only_the_chosen_network_has():
-    overrides = ["model=own", "model.build=repro.models.mlp:MLP", "+model.layers=4", "+model.bias=false"]
+    overrides = [
+        "model=own",
+        "model.build=repro.models.mlp:MLP",
+        "+model.layers=4",
+        "+model.bias=false",
+        "+model.width=0.5",
+    ]
     (cell, *_), (of, *_) = zip(*Experiment(["experiment=smoke", *overrides]).cells().items())
     assert cell.model == of.model.title == "own"
-    assert of.model.settings == {"layers": 4, "bias": False, "width": 0.02}
+    assert of.model.settings == {"layers": 4, "bias": False, "width": 0.5}
 
 
 def test_a_figure_needs_only_its_cells():
