@@ -230,6 +230,9 @@ def _sentence(error: Exception) -> str:
 
 def _unknown(key: str, siblings: Iterable[str]) -> str:
     """That there is no such key, and which are near: by their whole name, or those of that name elsewhere."""
+    if key.partition(".")[0] == "site":
+        first = "`# @package _global_`"
+        return f"conf/site/local.yaml lacks the first line {first}, without which none of it holds; add it"
     prefix, _, name = key.rpartition(".")
     beside = [f"{prefix}.{sibling}" if prefix else sibling for sibling in siblings]
     near = difflib.get_close_matches(key, dict.fromkeys([*beside, *_all_keys(SCHEMA)]), n=2, cutoff=0.75)
