@@ -34,7 +34,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
 
 
 def check_folder(folder: Path) -> None:
@@ -49,10 +49,11 @@ def check_folder(folder: Path) -> None:
             raise PermissionError(errno.EACCES, "no permission, or a read-only disk")
         _remove_abandoned(folder, "**/")
     except OSError as error:
-        raise _refused(folder, error) from error
+        raise refused(folder, error) from error
 
 
-def _refused(path: Path, error: OSError) -> OSError:
+def refused(path: Path, error: OSError) -> OSError:
+    """What to raise where a file or folder could not be written: with its path, and with advice."""
     reason = f"cannot write {path}: {error.strerror or error}"
     advice = "make room, or choose a folder you may write to (outputs=...)"
     return OSError(error.errno or errno.EIO, f"{reason}; {advice}")

@@ -29,8 +29,8 @@ def fates(jobs: Iterable[str]) -> dict[str, str]:
     except SlurmError:
         return {}
     found: dict[str, str] = {}
-    for line in text.splitlines():
-        name, state, code = line.split("|")
+    for row in (line.split("|") for line in text.splitlines() if line.count("|") == 2):
+        name, state, code = row
         name, _, step = name.partition(".")
         for job in _elements(name):
             if state.startswith("OUT_OF_ME") or not (step or job in found):

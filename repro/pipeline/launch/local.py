@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -104,7 +104,9 @@ def log_path(task: Task) -> Path:
 
 
 class TaskLog(logging.FileHandler):
-    """A log that may fall silent, on a full disk say, and does not take its task with it. It says so once."""
+    """A log that may fall silent, on a full disk say, and does not take its task with it. A process says so once."""
+
+    said: ClassVar[bool] = False
 
     def __init__(self, path: Path):
         super().__init__(path, delay=True)  # opened by the first record, so that it, too, may fail
@@ -121,9 +123,10 @@ class TaskLog(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         self._silent = True
-        print(
-            f"cannot write {self.baseFilename} ({sys.exc_info()[1]}); the task goes on without a log", file=sys.stderr
-        )
+        if not TaskLog.said:
+            reason = sys.exc_info()[1]
+            print(f"cannot write {self.baseFilename} ({reason}); the tasks go on without logs", file=sys.stderr)
+        TaskLog.said = True
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written is still to be written

@@ -68,6 +68,8 @@ def executor_of(array: Array, launch: Launch, place: Place, dependency: str | No
     """
     options = _options(array, launch)
     setup = options.pop("setup", None) or []
+    if isinstance(setup, str):
+        raise SlurmError(f"setup of stage {array.stage} is a list of shell lines: write setup: [{setup!r}]")
     further = options.pop("additional_parameters", None) or {}
     name = "%A_%a" if len(array.chunks) > 1 else "%j"
     further = {"requeue": True, "kill-on-invalid-dep": "yes", **further} | {

@@ -21,6 +21,7 @@ from repro.pipeline.launch.sbatch import FEWER_JOBS, Place, executor_of, log_fol
 from repro.pipeline.launch.snapshot import snapshot
 from repro.pipeline.launch.submissions import Submission, read_submitted, write_submitted
 from repro.pipeline.tasks import Stages
+from repro.storage.files import check_folder, refused
 from repro.storage.provenance import code_version
 
 
@@ -33,9 +34,10 @@ def submit(stages: Stages, root: Path, launch: Launch, hints: Hints) -> list[str
     Raises:
         SlurmError: jobs of the experiment are in the queue already, the chain exceeds a limit of the cluster, or
             sbatch failed.
-        PermissionError: the folder for jobs is someone else's.
+        OSError: the folder for jobs is someone else's, or cannot be written.
     """
     logs = log_folder(root)
+    check_folder(root)
     with _lock(private_folder(root / "slurm") / "submit.lock"):
         if jobs := queue.jobs_of(root):
             raise SlurmError(
@@ -83,12 +85,12 @@ def _submit_all(arrays: Sequence[Array], root: Path, launch: Launch, logs: Path)
     record = before.without(task for array in arrays for chunk in array.chunks for task in chunk).submissions
     ids: list[str] = []
     try:
-        with private_files() as umask:
+        with _files_of_jobs(root) as umask:
             logs.mkdir(parents=True, exist_ok=True)
             place = Place(root, logs, snapshot(root.resolve() / "slurm" / "code"), umask)
         for array in arrays:
             executor = executor_of(array, launch, place, array.dependency(ids))
-            with private_files():
+            with _files_of_jobs(root):
                 ids.append(sbatch(array, executor, 1 + launch.retries))
             _add(record, array, ids[-1], logs)
             write_submitted(root, record)
@@ -97,9 +99,20 @@ def _submit_all(arrays: Sequence[Array], root: Path, launch: Launch, logs: Path)
             queue.cancel(root)
         except SlurmError as error:
             raise SlurmError(f"could not cancel what was submitted already, {', '.join(ids)}: {error}") from error
-        write_submitted(root, before.submissions)
+        with contextlib.suppress(OSError):
+            write_submitted(root, before.submissions)
         raise
     return ids
+
+
+@contextlib.contextmanager
+def _files_of_jobs(root: Path) -> Iterator[int]:
+    """Private ones, and a sentence where they cannot be written; yields the umask from before."""
+    try:
+        with private_files() as umask:
+            yield umask
+    except OSError as error:
+        raise refused(root / "slurm", error) from error
 
 
 def _add(record: list[Submission], array: Array, id: str, logs: Path) -> None:

@@ -24,7 +24,11 @@ def snapshot(folder: Path) -> Path:
         shutil.rmtree(abandoned)
     fresh = folder / f".{os.getpid()}.tmp"
     shutil.copytree(
-        PACKAGE, fresh / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copyfile
+        PACKAGE,
+        fresh / PACKAGE.name,
+        ignore=shutil.ignore_patterns("__pycache__"),
+        copy_function=shutil.copyfile,  # without its date
+        ignore_dangling_symlinks=True,  # the locks of editors
     )
     (fresh / "COMMIT").write_text(code_version() + "\n")  # read by repro.storage.provenance
     target = folder / digest_of(fresh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +110,7 @@ def _job_logs(s: Seen, submitted: Submitted) -> list[Path]:
     """The log of the job that tried a task last; of one that was not tried, of all jobs that began and held it."""
     if s.attempt is not None:
         return [Path(s.attempt.log)]
-    return [path for path in submitted.logs(s.task) if path.exists()]
+    return [path for path in submitted.logs(s.task) if os.path.exists(path)]  # False where it is closed to us
 
 
 def _rows(stage: str, seen: Sequence[Seen]) -> list[str]:
@@ -166,7 +167,7 @@ def _errors(seen: Sequence[Seen], submitted: Submitted, launch: Launch) -> list[
     for what, of in sorted(kinds.items(), key=lambda item: -len(item[1]))[:5]:
         first = of[0]
         logs = [log_path(first.task)] if first.attempt else []
-        logs += _job_logs(first, submitted)[-1:] if first.state == "lost" else []
+        logs += _job_logs(first, submitted)[-1:] if _died(first) else []
         where = ", ".join(map(str, logs)) or "there is no log"
         lines += [f"{len(of)} x {what}", f"    e.g. {first.task.stage} {first.task.name}: {where}"]
     return lines
@@ -179,8 +180,13 @@ def _last_job(s: Seen, submitted: Submitted) -> str | None:
 
 def _what(s: Seen, submitted: Submitted, fate: Mapping[str, str], launch: Launch) -> str:
     """What befell a task, in a line."""
-    if s.attempt and s.attempt.error and not s.attempt.error.startswith("JobDiedError"):
+    if s.attempt and s.attempt.error and not _died(s):
         return s.attempt.error.splitlines()[0]
     job, logs = _last_job(s, submitted), _job_logs(s, submitted)
     died = "its job died" if s.attempt or logs else "its job never began"
     return f"{died}: {advice(fate.get(job or ''), logs[-1] if logs else None, s.task.stage, launch)}"
+
+
+def _died(s: Seen) -> bool:
+    """Whether a task's job is to blame, not what the task raised."""
+    return s.state == "lost" or bool(s.attempt and s.attempt.error and s.attempt.error.startswith("JobDiedError"))

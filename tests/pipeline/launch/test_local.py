@@ -18,6 +18,7 @@ def chatty(stages, monkeypatch):
             logging.getLogger("chatty").info("line %d", number)
 
     monkeypatch.setattr(tasks, "run", run)
+    monkeypatch.setattr(TaskLog, "said", False)
     return stages["sweep"][0]
 
 
@@ -43,9 +44,10 @@ def full(handler):
 def test_on_a_full_disk_the_task_goes_on_and_it_is_said_once(chatty, monkeypatch, capsys):
     monkeypatch.setattr(TaskLog, "_open", full)
     run_logged(chatty)
+    run_logged(chatty)  # nor again for the next task
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"cannot write {log_path(chatty)} ([Errno 28] No space left on device); the task goes on" in said
+    assert f"cannot write {log_path(chatty)} ([Errno 28] No space left on device); the tasks go on" in said
     assert not any(isinstance(handler, TaskLog) for handler in logging.getLogger().handlers)
 
 

@@ -88,6 +88,7 @@ def test_options_of_the_stage_and_of_all(stages, launch, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
+        ("setup", "module load cuda", r"write setup: \['module load cuda'\]"),
         ("partition", "a\ntouch X", "option partition of stage select is not one line"),
         ("additional_parameters", {"nice": "1\rtouch X"}, "option nice of stage select is not one line"),
     ],

@@ -1,5 +1,6 @@
 """Submission without a cluster; tests/pipeline/slurm has a real one."""
 
+import errno
 import subprocess
 import time
 
@@ -53,6 +54,17 @@ def test_what_was_refused_was_not_submitted(stages, launch, cluster, tmp_path):
     record = read_submitted(tmp_path / "toy")
     assert record.jobs(stages["report"][0]) == ["1"]
     assert stages["sweep"][0] not in record
+
+
+def test_a_full_disk_is_told_with_path_and_advice(stages, launch, cluster, tmp_path, monkeypatch):
+    cluster(sbatch="echo Submitted batch job 1")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("submitit.core.utils.cloudpickle_dump", full)
+    with pytest.raises(OSError, match=r"cannot write .*/toy/slurm: No space left on device; make room"):
+        slurm.submit(stages, tmp_path / "toy", launch, HINTS)
 
 
 def test_passes_over_a_stage_are_one_record(stages, launch, cluster, tmp_path):

@@ -1,6 +1,7 @@
 """The copy of the package that jobs run."""
 
 import os
+import shutil
 import time
 
 from repro.pipeline.launch.snapshot import PACKAGE, snapshot
@@ -36,6 +37,13 @@ def test_files_are_new_to_a_cleaner_that_goes_by_dates(tmp_path):
         os.utime(path, (1e9, 1e9))
     snapshot(tmp_path)
     assert min(path.stat().st_mtime for path in code.rglob("*") if path.is_file()) > begun
+
+
+def test_the_locks_of_editors_do_not_matter(tmp_path, monkeypatch):
+    shutil.copytree(PACKAGE / "storage", tmp_path / "package")
+    (tmp_path / "package" / ".#files.py").symlink_to("someone@host.123")
+    monkeypatch.setattr("repro.pipeline.launch.snapshot.PACKAGE", tmp_path / "package")
+    assert (snapshot(tmp_path / "code") / "package" / "files.py").exists()
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):

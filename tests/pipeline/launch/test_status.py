@@ -70,7 +70,9 @@ def test_a_task_that_took_its_jobs_along_is_told_with_their_fate(stages, tmp_pat
     accounting += ["8_0|OUT_OF_MEMORY|0:125"]
     task = stages["sweep"][0]
     end(task, begin(task, "8_0", tmp_path / "log"), JobDiedError("its job died 3 times"))
-    assert "OUT_OF_MEMORY, raise launch.stages.sweep.mem" in told(stages, tmp_path, launch)
+    shown = told(stages, tmp_path, launch)
+    assert "OUT_OF_MEMORY, raise launch.stages.sweep.mem" in shown
+    assert f"{log_path(task)}, {tmp_path / 'log'}" in shown
 
 
 @pytest.mark.usefixtures("accounting", "submitted")
