@@ -34,10 +34,10 @@ class EigenParts:
     def resolution(self) -> float:
         """Eigenvalues below it are zero to rounding, and their eigenvectors any in the kernel.
 
-        Rounding changes G by a multiple of float64's, and the rows of G by one of the network's, which enters squared.
+        G is added up in float64; what rounding in the network changes in its rows enters squared.
         """
-        top = float(self.eigenvalues[0])
-        return top * (len(self.eigenvalues) ** 0.5 * torch.finfo(torch.float64).eps + (10 * self.precision) ** 2)
+        relative = len(self.eigenvalues) ** 0.5 * torch.finfo(torch.float64).eps + self.precision**2
+        return float(self.eigenvalues[0]) * relative
 
     def shares(self) -> dict[Part, Tensor]:  # [R] each
         """uᵀ part u / λ for each eigenpair (λ, u) of G: what each part contributes. They sum to one; NaN without λ."""

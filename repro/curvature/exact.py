@@ -79,8 +79,9 @@ def exact_spectrum(
         memory_budget: bytes. At least 24 (N (C − 1))² are needed, or 24 P² where that is less.
 
     Raises:
-        ValueError: more memory is needed; data or a model that `checks` refuses.
+        ValueError: more memory is needed; data or a model that `checks` refuses; a knockout of another name.
     """
+    wanted = _checked(knockouts)
     examples = examine(model, data)
     layout = Parameters(model, parameters)
     _check_dependence(model, examples.data[0][0][:1], layout)
@@ -88,7 +89,14 @@ def exact_spectrum(
         solved = _from_parameters(model, layout, examples, memory_budget)
     else:
         solved = _from_rows(model, layout, examples, memory_budget)
-    return _record(solved, knockouts, layout.dim, examples.weights)
+    return _record(solved, wanted, layout.dim, examples.weights)
+
+
+def _checked(knockouts: Sequence[Knockout]) -> tuple[str, ...]:
+    wanted = (knockouts,) if isinstance(knockouts, str) else tuple(knockouts)
+    if unknown := [how for how in wanted if how not in ("subtraction", "projection")]:
+        raise ValueError(f"a knockout is 'subtraction' or 'projection', not {unknown[0]!r}")
+    return wanted
 
 
 def examine(model: nn.Module, data: Batches) -> Examples:
@@ -132,7 +140,7 @@ def _from_rows(model: nn.Module, layout: Parameters, examples: Examples, budget:
     (N, C), n, x = examples.root.log_p.shape, examples.rows, examples.data[0][0]
     _check_memory(dense_memory(n, C, x.device), budget, f"the inner products of {n} rows")
     plan = make_plan(model, x, layout, examples=N, classes=C, budget=budget - 8 * n * n)
-    K = row_gram(model, examples.data, examples.root, plan)
+    K = _checked_finite(row_gram(model, examples.data, examples.root, plan))
     M = mean_columns(examples.root, examples.labels, examples.weights).flatten(0, 1).flatten(1)  # [n, C²]
     KM = K @ M
     gram = M.T @ KM
@@ -160,13 +168,19 @@ def _from_parameters(model: nn.Module, layout: Parameters, examples: Examples, b
         G.addmm_(rows.T, rows)
         means.addmm_(rows.T, mean_columns(root, examples.labels[place], examples.weights).flatten(0, 1).flatten(1))
     gram = means.T @ means
-    return _parts(model, *eigen_coordinates(G, means), gram)
+    return _parts(model, *eigen_coordinates(_checked_finite(G), means), gram)
 
 
 def _parts(model: nn.Module, eigenvalues: Tensor, means: Tensor, gram: Tensor) -> EigenParts:
     C = round(len(gram) ** 0.5)
     precision = torch.finfo(next(model.parameters()).dtype).eps
     return EigenParts(eigenvalues, means.view(-1, C, C), gram.view(C, C, C, C), precision)
+
+
+def _checked_finite(matrix: Tensor) -> Tensor:
+    if not bool(torch.isfinite(matrix.diagonal().sum())):
+        raise ValueError("gradients of the network overflow, so G is not finite: check weights and inputs")
+    return matrix
 
 
 def _check_dependence(model: nn.Module, x: Tensor, layout: Parameters) -> None:
@@ -179,7 +193,7 @@ def _check_dependence(model: nn.Module, x: Tensor, layout: Parameters) -> None:
         raise ValueError(f"the model's output depends on none of the parameters {layout.names}")
 
 
-def _record(solved: EigenParts, knockouts: Sequence[Knockout], dim: int, weights: ClassWeights) -> ExactSpectrum:
+def _record(solved: EigenParts, knockouts: Sequence[str], dim: int, weights: ClassWeights) -> ExactSpectrum:
     """Everything as numbers."""
     found: dict[str, Tensor] = {"eigenvalues": solved.eigenvalues}
     found |= {f"share_{part}": share for part, share in solved.shares().items()}

@@ -17,7 +17,7 @@ from repro.curvature.row_plan import Entries, Layer, Plan
 from repro.curvature.softmax_root import SoftmaxRoot
 
 Data = list[tuple[Tensor, Tensor]]
-CACHE = {"cpu": 1 << 22, "cuda": 1 << 28}  # bytes of errors mixed by positions at once; to stay in a CPU's cache
+CACHE, GPU_STEP = 1 << 21, 1 << 28  # bytes of errors mixed by positions at once: on a CPU they are to stay in its cache
 
 
 class RowGram:
@@ -32,13 +32,13 @@ class RowGram:
         """Add the inner products of rows, of which some coordinates are given."""
         for part in rows.split(self.width, dim=1):
             part = part.double()
-            for a, b in _blocks(len(rows), max(1, len(rows) // 8)):  # the lower triangle
+            for a, b in _blocks(len(rows), max(1, len(rows) // 16)):  # the lower triangle
                 self.matrix[a:b, :b].addmm_(part[a:b], part[:b].T)
 
     def add_products(self, features: Tensor, errors: Tensor) -> None:  # [N, 1, D], [N, C-1, 1, O]
         """Add <h_i, h_j> <e_{i,k}, e_{j,l}> of a layer that acts at one position."""
         r, similar = self.rows, _inner_products(features[:, 0], self.width)
-        for a, b in _blocks(self.examples, max(1, min(self.examples // 8, self.width // r))):
+        for a, b in _blocks(self.examples, max(1, min(self.examples // 16, self.width // r))):
             block = self.matrix.new_zeros((b - a) * r, b * r)
             for part in errors[:b].flatten(0, 2).split(self.width, dim=1):
                 part = part.double()
@@ -48,16 +48,18 @@ class RowGram:
 
     def add_mixed(self, features: Tensor, errors: Tensor) -> None:  # [N, T, D], [N, C-1, T, O]
         """Add Σ_{t,s} <h_{i,t}, h_{j,s}> <e_{i,k,t}, e_{j,l,s}> of a layer that acts at several positions."""
-        (_, r, T, O), D = errors.shape, features.shape[2]
-        step = max(1, CACHE[errors.device.type] // (8 * T * O * r))
-        for a, b in _blocks(self.examples, step):
-            others, h = errors[a:b].flatten(2).double(), features[a:b].reshape(-1, D).double()
-            for i in range(a, self.examples):
-                similar = h @ features[i].double().T  # [step T, T]
-                own = errors[i].permute(1, 2, 0).reshape(T, O * r).double()
-                mixed = (similar @ own).view(b - a, T * O, r)
-                block = others @ mixed  # [step, C-1 of j, C-1 of i]
-                self.matrix[i * r : (i + 1) * r, a * r : b * r] += block.permute(2, 0, 1).reshape(r, -1)
+        N, r, T, O = errors.shape
+        step = max(1, (CACHE if errors.device.type == "cpu" else GPU_STEP) // (8 * T * O * r))
+        for a, b in _blocks(N, step):
+            others, h = errors[a:b].flatten(2).double(), features[a:b].flatten(0, 1).double()
+            for c, d in _blocks(N - a, step):  # of the examples from a on
+                chosen = slice(a + c, a + d)
+                similar = h @ features[chosen].flatten(0, 1).double().T  # [.. T, .. T]
+                own = errors[chosen].permute(0, 2, 3, 1).reshape(-1, T, O * r).double()
+                for i, columns, e in zip(range(a + c, a + d), similar.split(T, dim=1), own):
+                    mixed = (columns @ e).view(b - a, T * O, r)
+                    block = others @ mixed  # [.., C-1 of j, C-1 of i]
+                    self.matrix[i * r : (i + 1) * r, a * r : b * r] += block.permute(2, 0, 1).reshape(r, -1)
 
     def finish(self, scale: Tensor) -> Tensor:  # [n] -> [n, n]
         """The whole matrix of rows multiplied by `scale`: only the lower triangle was added up."""
