@@ -1,7 +1,8 @@
-"""The gallery of the documentation: every figure of an experiment with its caption, as Markdown beside its pictures."""
+"""The gallery of the documentation, and the score of the claims in README: what `make gallery` writes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,13 +18,33 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
     Raises:
         FileNotFoundError: a figure has not been drawn, or lacks results.
     """
-    parts = [f"# Gallery\n\nAll figures of experiment {root.name}, as `make reproduce` draws them.\n"]
+    parts = [
+        f"# Gallery\n\nAll figures of experiment {root.name}, as `make reproduce` draws them. "
+        "`make gallery` puts them here.\n"
+    ]
     for number, cells in figures.items():
         figure = find_figure(number)
         image = figure_path(root, figure).with_suffix(".png").read_bytes()
         target = page.with_suffix("") / f"{figure.file_stem}.png"
         write_atomically(target, lambda path, image=image: path.write_bytes(image))  # type: ignore[misc]
         caption = figure.caption(Results.load(root, figure.measurements, cells))
+        known = f"\n*Known of the paper: {figure.known}*\n" if figure.known else ""
         link = f"![{figure.title}]({target.parent.name}/{target.name})"
-        parts.append(f"## Figure {figure.number}. {figure.title}\n\n{link}\n\n{caption}\n")
+        parts.append(f"## Figure {figure.number}. {figure.title}\n\n{link}\n\n{caption}\n{known}")
     write_atomically(page, lambda path: path.write_text("\n".join(parts), encoding="utf-8"))
+
+
+def write_score(readme: Path, score: str) -> None:
+    """Put the score of the claims between its two marks in README.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    text, found = re.subn(
+        r"(?<=<!-- score -->)[^\n]*(?=<!-- /score -->)",
+        lambda _: f"{score}.",
+        readme.read_text(encoding="utf-8"),
+    )
+    if found != 1:
+        raise ValueError(f"{readme} needs one line with <!-- score --><!-- /score -->, where the score goes")
+    write_atomically(readme, lambda path: path.write_text(text, encoding="utf-8"))
