@@ -17,6 +17,7 @@ from repro.figures.results import Results
 from repro.figures.style import PAGE, label_panels, subplots
 
 MEASUREMENTS: tuple[str, ...] = ()
+PAPER = "The run with the best test error after the last epoch is kept. That the paper shows these curves is a guess."
 COLUMNS = 3  # panels in a row of the lower part
 MARKERS = "osD^v<>P"
 
@@ -115,12 +116,12 @@ def _shade_diverged(ax: Axes, runs: pd.DataFrame) -> None:
 
 
 def caption(results: Results) -> str:
+    seeds = "" if results.runs.seed.nunique() == 1 else " Of several seeds the first is shown."
     runs = _first_seed(results.runs)
     diverged = int(runs.diverged.astype(bool).sum())
     return (
         "Test error after the last epoch and learning rate of the selected run of each cell against the number of "
         "training examples per class; below, every run, with the selected one circled and the learning rates at which "
-        f"a run diverged shaded ({diverged} of {len(runs)} runs). That the run with the best last-epoch test error is "
-        "kept is certain; that the paper shows these curves is a guess. "
-        f"Epochs: {', '.join(str(e) for e in sorted(runs.epochs.unique()))}. Experiment: {results.experiment}."
+        f"a run diverged shaded ({diverged} of {len(runs)} runs). "
+        f"Epochs: {', '.join(str(e) for e in sorted(runs.epochs.unique()))}. Experiment: {results.experiment}.{seeds}"
     )
