@@ -47,6 +47,6 @@ def caption(results: Results) -> str:
     return (
         "Uncentred second moments H of the features: what enters each linear layer after batch norm and ReLU, and the "
         "logits. Exact eigenvalues, counted in logarithmic bins; those below 1e-8 of the largest are not shown. "
-        "Circles: the C eigenvalues of H_class. Light blue: H − H_class. For a convolution H is that of the patches under its "
-        f"kernel. {results.where('layer_features')}"
+        "Circles: the C eigenvalues of H_class. Light blue: H − H_class. For a convolution H is that of the patches "
+        f"under its kernel. {results.where('layer_features')}"
     )

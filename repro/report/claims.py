@@ -120,7 +120,7 @@ LAYERS = [
           lambda a: numbers.kronecker_gain(a, 1), ">=", 0.8, "12", "mlp"),
     Claim("7", "Gradient class means are Kronecker products, g_c ≈ δ_c ⊗ h_c",
           "median cosine at the last layer", "kronecker_factors",
-          lambda a: np.median(a["class_cosines"][-1]), ">=", 0.9, "13", "mlp"),
+          lambda a: np.median(a["class_cosines"][-1]), ">=", 0.9, "12", "mlp"),
     Claim("7, Fig 13", "The top C singular vectors of W come from W_class",
           "median over layers of the right singular vectors' overlap", "weights",
           lambda a: np.median(a["right_overlap"]), ">=", 0.5, "13", "mlp"),
