@@ -83,7 +83,7 @@ def _verdict(claim: Claim, values: Sequence[Value]) -> Verdict:
         verdict = "does not hold" if len(failing) == len(values) else "undecided"
     reasons = [claim.why] if failing and claim.why else []
     if verdict == "undecided":
-        reasons.append(f"fails on {'; '.join(_networks(failing, values))}")
+        reasons.append(f"Fails on {'; '.join(_networks(failing, values))}")
     asked = f"{'≥' if claim.relation == '>=' else '≤'} {claim.bound:g}"
     return Verdict(
         verdict, claim.statement, _spread(values), asked, claim.number, ". ".join(reasons), claim.section, claim.figure

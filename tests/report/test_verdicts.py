@@ -48,13 +48,13 @@ def test_a_claim_is_undecided_if_one_seed_of_one_network_fails():
     found = verdict(claim(), stored([0.4, 0.6, 0.7, 0.8, 0.9, 1.0], seeds=3))
     assert found.verdict == "undecided"
     assert found.found == "0.75 (0.4 to 1, 6 networks)"
-    assert found.why == "fails on mlp, 1 per class (1 of 3 seeds)"
+    assert found.why == "Fails on mlp, 1 per class (1 of 3 seeds)"
 
 
 def test_why_is_told_only_of_claims_that_fail():
     assert verdict(claim(why=WHY), stored([0.9])).why == ""
     assert verdict(claim(why=WHY), stored([0.1])).why == WHY
-    assert verdict(claim(why=WHY), stored([0.1, 0.9])).why == f"{WHY}. fails on mlp, 1 per class"
+    assert verdict(claim(why=WHY), stored([0.1, 0.9])).why == f"{WHY}. Fails on mlp, 1 per class"
 
 
 def test_a_single_value_is_given_alone():
