@@ -28,7 +28,7 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
         target = page.with_suffix("") / f"{figure.file_stem}.png"
         write_atomically(target, lambda path, image=image: path.write_bytes(image))  # type: ignore[misc]
         caption = figure.caption(Results.load(root, figure.measurements, cells))
-        known = f"\n*Known of the paper: {figure.known}*\n" if figure.known else ""
+        known = f"\n*About the paper: {figure.known}*\n" if figure.known else ""
         link = f"![{figure.title}]({target.parent.name}/{target.name})"
         parts.append(f"## Figure {figure.number}. {figure.title}\n\n{link}\n\n{caption}\n{known}")
     write_atomically(page, lambda path: path.write_text("\n".join(parts), encoding="utf-8"))

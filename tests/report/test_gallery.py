@@ -28,7 +28,7 @@ def test_what_is_known_of_the_paper_stands_apart(root, cells, tmp_path):
     draw(root, "3", cells, "tiny")
     write_gallery(root, {"3": cells}, tmp_path / "gallery.md")
     paragraphs = (tmp_path / "gallery.md").read_text().split("\n\n")
-    assert paragraphs[-1].startswith("*Known of the paper: ")
+    assert paragraphs[-1].startswith("*About the paper: ")
     assert "reading" not in paragraphs[-2]
 
 
