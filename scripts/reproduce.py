@@ -6,7 +6,8 @@
     python scripts/reproduce.py status
     python scripts/reproduce.py all experiment=paper launch=slurm
 
-Commands: all, sweep, select, retrain, measure, figures, report, fig<number>, plan, status; then Hydra overrides. With
+Commands: all, sweep, select, retrain, measure, figures, report, fig<number>, plan, status, gallery (fills docs/gallery
+and README with the figures and the score that are there); then Hydra overrides. With
 launch=slurm the first eight submit jobs and return (--dry-run only shows them), and there are further commands: wait
 (until no job is left), logs (of what failed), retry (what failed or was lost) and cancel.
 """
@@ -28,7 +29,9 @@ from repro.storage.files import check_folder
 from repro.storage.layout import check_folder_is, claim_folder
 
 ON_SLURM = ("wait", "logs", "retry", "cancel")
-COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", *ON_SLURM)
+COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", "gallery", *ON_SLURM)
+
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def main() -> None:
@@ -57,6 +60,9 @@ def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
     stages = experiment.stages(None if figure is None else [figure])
     if name == "plan":
         show_plan(stages, experiment)
+        return
+    if name == "gallery":
+        fill_gallery(experiment)
         return
     wanted = {s: tasks for s, tasks in stages.items() if name in ("all", "retry", s) or figure is not None}
     if experiment.launch.kind == "slurm":
@@ -99,6 +105,19 @@ def on_slurm(
         print("\n".join(slurm.submit(wanted, root, launch, hints)) or "nothing to do")
         print(f"submitted; {hints.make('status')} shows how far it is")
         print(f"{hints.make('wait')} waits for the end, {hints.make('cancel')} stops it")
+
+
+def fill_gallery(experiment: Experiment) -> None:
+    """Copy the figures drawn, with their captions, to the documentation, and the score of the claims to README."""
+    from repro.report import score
+    from repro.report.gallery import write_gallery, write_score
+
+    page = experiment.gallery_page()
+    figures = {task.figure: task.cells for task in experiment.stages()["figures"]}  # type: ignore[attr-defined]
+    write_gallery(experiment.root, figures, page)
+    write_score(README, score(experiment.root))
+    print(page)
+    print(README)
 
 
 def wait(stages: Stages, root: Path, hints: Hints) -> None:

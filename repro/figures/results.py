@@ -28,7 +28,7 @@ class Results:
     def where(self, measurement: str) -> str:
         """Data, network, sample size and epoch of a measurement's results, and the experiment: the end of a caption."""
         cells = [_describe(result) for result in self.of(measurement) if result.cell is not None]
-        return f"{'; '.join(dict.fromkeys(cells)) or 'No network'}. Experiment: {self.experiment}."
+        return f"{'; '.join(dict.fromkeys(cells)) or 'No network is involved'}. Experiment: {self.experiment}."
 
     def of(self, measurement: str) -> list[Result]:
         """Results of one measurement, a result a cell; of a measurement of no network a single one.

@@ -19,6 +19,8 @@ from repro.storage.results import Cell
 
 SCALE = 0.55  # CSS pixels of a figure's pixel: its text is then as large as the page's
 
+PICTURE = "fig05"  # what the page and README open with
+
 
 class Table(NamedTuple):
     """A table of text, and its full content as csv to download."""
@@ -35,6 +37,7 @@ class FigureEntry(NamedTuple):
     anchor: str
     title: str
     caption: str
+    known: str  # of the paper's figure; empty if nothing is said
     image: str  # data URI of the PNG; empty if it could not be drawn
     csv: str
     width: int  # of the image on the page, in CSS pixels
@@ -70,7 +73,7 @@ def overview(stored: Stored) -> list[tuple[str, str]]:
         ]
     of = [result.provenance for results in stored.results.values() for result in results]
     if of:
-        found += [("Measurements", f"{len(of)} of {len(stored.results)} kinds")]
+        found += [("Measurements", f"{len(of)} results of {len(stored.results)} kinds of measurement")]
         found += [("Measured on", _counted(p.get("device", "unknown") for p in of))]
         found += [("Code", _counted(p.get("code", "unknown") for p in of))]
         found += [("Versions", _counted(f"Python {p.get('python')}, torch {p.get('torch')}" for p in of))]
@@ -109,18 +112,34 @@ def selected_table(stored: Stored) -> Table:
     return table(pd.DataFrame(rows), stored.runs)
 
 
+def cost_line(stored: Stored) -> str:
+    """What it took, in a line."""
+    if not (costs := _costs(stored)):
+        return "Nothing has been computed yet."
+    trainings = sum(pieces for stage, pieces, _ in costs if not stage.startswith("measure"))
+    measured = sum(pieces for stage, pieces, _ in costs if stage.startswith("measure"))
+    seconds = _duration(sum(seconds for _, _, seconds in costs))
+    return f"{trainings} trainings and {measured} measurements, {seconds} of computing, one after the other."
+
+
 def cost_table(stored: Stored) -> Table:
     """Seconds of computing by stage and kind of measurement (sums over pieces, as if done one after the other)."""
-    rows = []
+    costs = _costs(stored)
+    costs.append(("all", sum(cost[1] for cost in costs), sum(cost[2] for cost in costs)))
+    return table(pd.DataFrame([(a, n, _duration(s)) for a, n, s in costs], columns=["stage", "pieces", "time"]))
+
+
+def _costs(stored: Stored) -> list[tuple[str, int, float]]:
+    """Stage, pieces and seconds."""
+    costs = []
     if len(stored.runs):
-        rows.append(("sweep", len(stored.runs), float(stored.runs.seconds.sum())))
+        costs.append(("sweep", len(stored.runs), float(stored.runs.seconds.sum())))
     if stored.retrained:
         seconds = sum(record["provenance"]["seconds"] for record in stored.retrained.values())
-        rows.append(("retraining", len(stored.retrained), seconds))
+        costs.append(("retraining", len(stored.retrained), seconds))
     for name, results in sorted(stored.results.items()):
-        rows.append((f"measure {name}", len(results), sum(r.provenance.get("seconds", 0.0) for r in results)))
-    rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows)))
-    return table(pd.DataFrame([(a, n, _duration(s)) for a, n, s in rows], columns=["stage", "pieces", "time"]))
+        costs.append((f"measure {name}", len(results), sum(r.provenance.get("seconds", 0.0) for r in results)))
+    return costs
 
 
 def _duration(seconds: float) -> str:
@@ -134,7 +153,7 @@ def origin_table(stored: Stored) -> Table:
     rows = [
         {
             "measurement": name,
-            "cell": str(result.cell or "no network"),
+            "network": result.title,
             "code": result.provenance.get("code", ""),
             "torch": result.provenance.get("torch", ""),
             "device": result.provenance.get("device", ""),
@@ -145,6 +164,12 @@ def origin_table(stored: Stored) -> Table:
         for result in results
     ]
     return table(pd.DataFrame(rows))
+
+
+def picture(entries: Sequence[FigureEntry]) -> FigureEntry | None:
+    """The figure that opens the page: `PICTURE`, or the first that is drawn."""
+    drawn = sorted((entry for entry in entries if not entry.missing), key=lambda entry: entry.anchor != PICTURE)
+    return drawn[0] if drawn else None
 
 
 def figure_entries(root: Path, figures: Mapping[str, Sequence[Cell]]) -> list[FigureEntry]:
@@ -160,7 +185,7 @@ def _entry(root: Path, number: str, cells: Sequence[Cell]) -> FigureEntry:
         image = path.with_suffix(".png").read_bytes()
         csv = csv_uri(path.with_suffix(".csv").read_text())
     except (FileNotFoundError, ValueError) as reason:
-        return FigureEntry(label, figure.file_stem, figure.title, "", "", "", 0, 0, f"Not drawn: {reason}")
+        return FigureEntry(label, figure.file_stem, figure.title, "", "", "", "", 0, 0, f"Not drawn: {reason}")
     uri = "data:image/png;base64," + base64.b64encode(image).decode()
     width, height = (round(pixels * SCALE) for pixels in struct.unpack(">II", image[16:24]))  # of the PNG's header
-    return FigureEntry(label, figure.file_stem, figure.title, caption, uri, csv, width, height, "")
+    return FigureEntry(label, figure.file_stem, figure.title, caption, figure.known, uri, csv, width, height, "")

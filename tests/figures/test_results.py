@@ -34,7 +34,7 @@ def test_the_end_of_a_caption_says_data_network_size_epoch_and_experiment(root):
     assert results.where("weights") == (
         "MNIST, VGG11 (width 0.125), 136 examples per class, epoch 40. Experiment: embedded."
     )
-    assert results.where("synthetic") == "No network. Experiment: embedded."
+    assert results.where("synthetic") == "No network is involved. Experiment: embedded."
 
 
 def test_missing_results_are_named(root):

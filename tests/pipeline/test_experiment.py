@@ -69,7 +69,6 @@ def test_seeds_are_an_axis():
     }  # fmt: skip
     for stage in ("retrain", "measure"):
         assert any("/n6/seed2" in task.name for task in stages[stage])
-    assert EMBEDDED._replace(seed=2) in stages["figures"][0].cells
     (select,) = stages["select"]
     assert select.expected == {EMBEDDED: (0, 1, 2), EMBEDDED._replace(seed=2): (0, 1, 2)}
 
@@ -214,10 +213,31 @@ def test_a_narrowed_grid_draws_the_figures_that_have_cells_left():
     assert drawn("n_per_class=6") == ["3", "x1"]
 
 
-def test_a_narrowed_grid_leaves_the_gallery_alone(tmp_path):
+def test_the_gallery_is_of_a_whole_experiment_that_has_one(tmp_path):
     smoke = ["experiment=smoke", f"gallery={tmp_path}/gallery.md"]
-    assert Experiment(smoke).stages()["report"][0].gallery == tmp_path / "gallery.md"
-    assert Experiment([*smoke, "n_per_class=6"]).stages()["report"][0].gallery is None
+    assert Experiment(smoke).gallery_page() == tmp_path / "gallery.md"
+    with pytest.raises(ValueError, match="has no gallery"):
+        Experiment(smoke[:1]).gallery_page()
+    with pytest.raises(ValueError, match="whole experiment"):
+        Experiment([*smoke, "n_per_class=6"]).gallery_page()
+
+
+def test_all_seeds_are_measured_and_the_first_is_drawn():
+    stages = Experiment(["experiment=smoke", "seed=2,1"]).stages()
+    assert {task.name for task in stages["measure"]} == {
+        f"fashion_mnist_embedded/mlp/n6/seed{seed}/hessian_spectrum" for seed in (1, 2)
+    }
+    (drawn,) = (task for task in stages["figures"] if task.figure == "3")
+    assert drawn.cells == (EMBEDDED._replace(seed=1),)
+    assert drawn.cells == stages["report"][0].figures["3"]
+    alone = Experiment(["experiment=smoke", "seed=1,2"]).stages(["3"])
+    assert [task.trainings.cell.seed for task in alone["retrain"]] == [1]
+
+
+def test_a_figure_shows_the_seeds_that_its_experiment_lists():
+    experiment = Experiment(["experiment=smoke", "seed=0,1,2", "+figures.3.seed=[0,2]"])
+    assert [cell.seed for cell in experiment.figure_cells("3")] == [0, 2]
+    assert len(experiment.stages()["measure"]) == 2
 
 
 def test_tasks_of_the_scripts(composed, tmp_path):

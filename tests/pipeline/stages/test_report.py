@@ -1,4 +1,4 @@
-"""The page is about the figures that the task names; the gallery is optional."""
+"""The page is about the figures that the task names, and tells how the networks were trained."""
 
 from cells import small, store_outcomes
 
@@ -8,16 +8,14 @@ from repro.pipeline.stages.report import Report
 from repro.pipeline.stages.select import Select
 
 
-def test_page_and_gallery(tmp_path):
+def test_page_and_score(tmp_path, capsys):
     store_outcomes(tmp_path, small(), {0: 0.5, 1: 0.3, 2: 0.4})
     cell = small().cell
     tasks.run(Select(root=tmp_path, experiment="x", expected={cell: (0, 1, 2)}, missing_allowed=0))
     tasks.run(Draw(root=tmp_path, experiment="x", figure="x1", cells=(cell,)))
-    page = Report(root=tmp_path, experiment="x", figures={"x1": (cell,)}, gallery=None)
-    tasks.run(page)
+    capsys.readouterr()
+    tasks.run(Report(root=tmp_path, experiment="x", figures={"x1": (cell,)}, cells={cell: small()}))
     html = (tmp_path / "report" / "index.html").read_text()
     assert "Figure x1" in html
     assert "Figure 3" not in html
-    gallery = tmp_path / "docs" / "gallery.md"
-    tasks.run(Report(root=tmp_path, experiment="x", figures={"x1": (cell,)}, gallery=gallery))
-    assert "Figure x1" in gallery.read_text()
+    assert capsys.readouterr().out == "claims: 0 of 0 claims hold, 30 are not measured\n"
