@@ -3,6 +3,7 @@
 A module `fig05_<slug>.py` is Figure 5 of the paper, `x01_<slug>.py` extra figure x1, which is ours. Each has
     a docstring whose first line is the title,
     MEASUREMENTS: tuple[str, ...]              what it is drawn from,
+    FALLBACK: str                              optional: replaces "exact_spectrum" on cells that are too large for it,
     draw(results: Results) -> Figure,
     caption(results: Results) -> str           data, network, n, epoch, what is our reading, which experiment.
 """
@@ -65,6 +66,15 @@ class PaperFigure(NamedTuple):
     def measurements(self) -> tuple[str, ...]:
         return tuple(self._loaded().MEASUREMENTS)
 
+    @property
+    def fallback(self) -> str | None:
+        """What takes the place of `exact_spectrum` on cells that are too large for it; None: nothing does."""
+        return getattr(self._loaded(), "FALLBACK", None)
+
+    def results(self, root: Path, cells: Iterable[Cell], experiment: str | None = None) -> Results:
+        """What is stored below `root` of all that the figure is drawn from; see `Results.load`."""
+        return Results.load(root, self.measurements, cells, experiment, fallback=self.fallback)
+
     def draw(self, results: Results) -> Figure:
         """The figure, in the house style whatever the caller's matplotlib settings are."""
         with style.theme():
@@ -101,7 +111,7 @@ def figure_path(root: Path, figure: PaperFigure) -> Path:
 def draw(root: Path, number: str, cells: Iterable[Cell], experiment: str) -> None:
     """Draw one figure of an experiment from what is stored below `root`: PDF, PNG, and the numbers drawn as csv."""
     paper_figure = find_figure(number)
-    results = Results.load(root, paper_figure.measurements, cells, experiment)
+    results = paper_figure.results(root, cells, experiment)
     figure, path = paper_figure.draw(results), figure_path(root, paper_figure)
     style.save_figure(figure, path)
     numbers = drawn_numbers(figure)

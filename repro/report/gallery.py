@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repro.figures import figure_path, find_figure
-from repro.figures.results import Results
 from repro.storage.files import write_atomically
 from repro.storage.results import Cell
 
@@ -23,7 +22,7 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
         image = figure_path(root, figure).with_suffix(".png").read_bytes()
         target = page.with_suffix("") / f"{figure.file_stem}.png"
         write_atomically(target, lambda path, image=image: path.write_bytes(image))  # type: ignore[misc]
-        caption = figure.caption(Results.load(root, figure.measurements, cells))
+        caption = figure.caption(figure.results(root, cells))
         link = f"![{figure.title}]({target.parent.name}/{target.name})"
         parts.append(f"## Figure {figure.number}. {figure.title}\n\n{link}\n\n{caption}\n")
     write_atomically(page, lambda path: path.write_text("\n".join(parts), encoding="utf-8"))
