@@ -104,7 +104,7 @@ class Measured(Result):
         if figure is None and self.name == "hessian_spectrum":
             with theme():
                 return draw_spectra([self], self.spectra, deflated=True)
-        drawn = [number for number in FIGURES if find_figure(number).measurements == (self.name,)]
+        drawn = [figure.number for figure in map(find_figure, FIGURES) if figure.drawn_from(self.name)]
         if not drawn:
             raise ValueError(f"no figure is drawn from {self.name} alone")
         chosen = find_figure(drawn[0] if figure is None else figure)
@@ -112,7 +112,7 @@ class Measured(Result):
             raise ValueError(f"figure {chosen.number} is not drawn from {self.name}, which gives {', '.join(drawn)}")
         none = pd.DataFrame()
         try:
-            return chosen.draw(Results("own network", {self.name: [self]}, none, none))
+            return chosen.draw(Results("own network", {chosen.measurements[0]: [self]}, none, none))
         except KeyError as error:
             raise ValueError(f"figure {chosen.number} needs {error}, which was not measured") from error
 

@@ -71,6 +71,10 @@ class PaperFigure(NamedTuple):
         """What takes the place of `exact_spectrum` on cells that are too large for it; None: nothing does."""
         return getattr(self._loaded(), "FALLBACK", None)
 
+    def drawn_from(self, measurement: str) -> bool:
+        """Whether one measurement is all that it needs."""
+        return len(self.measurements) == 1 and measurement in (*self.measurements, self.fallback)
+
     def results(self, root: Path, cells: Iterable[Cell], experiment: str | None = None) -> Results:
         """What is stored below `root` of all that the figure is drawn from; see `Results.load`."""
         return Results.load(root, self.measurements, cells, experiment, fallback=self.fallback)

@@ -19,6 +19,8 @@ from repro.spectra.record import Spectrum
 
 NAMES = {"class": "$G_{class}$", "cross": "$G_{cross}$", "within": "$G_{within}$", "same": "$G_{c=c'}$"}
 PER_DECADE = 8  # bins
+FLOOR = 0.5  # less than a single eigenvalue, at the foot of the axis
+HEADROOM = 10.0  # above the fullest bin, for legends
 SMALLEST = 1e-7  # of the largest eigenvalue: what is below is left out of histograms
 ZEROS = 3 * EPSILON  # below it a log spectrum of Lanczos shows the eigenvalues that are zero
 
@@ -74,13 +76,14 @@ def count_panel(
     y = count(spectrum, edges)
     if isinstance(spectrum, np.ndarray):
         x, y = np.repeat(edges, 2), np.concatenate([[0], np.repeat(y, 2), [0]])
+        empty = (y == 0) & (np.append(y[1:], 0) == 0) & (np.append(0, y[:-1]) == 0)
     else:
-        x = np.sqrt(edges[1:] * edges[:-1])
-    ax.plot(x, y.clip(min=0.5), color=color, label=label, linestyle=linestyle, zorder=2)
+        x, empty = np.sqrt(edges[1:] * edges[:-1]), y < FLOOR
+    ax.plot(x, np.where(empty, np.nan, y.clip(min=FLOOR)), color=color, label=label, linestyle=linestyle, zorder=2)
     if fill:
-        ax.fill_between(x, 0.5, y.clip(min=0.5), color=color, alpha=alpha, linewidth=0, zorder=1)
+        ax.fill_between(x, FLOOR, y.clip(min=FLOOR), color=color, alpha=alpha, linewidth=0, zorder=1)
     ax.set(xscale="log", yscale="log", xlim=(edges[0], edges[-1]), xlabel="eigenvalue λ", ylabel="eigenvalues per bin")
-    ax.set_ylim(bottom=0.5)
+    ax.set_ylim(FLOOR, HEADROOM * max(np.nanmax(line.get_ydata(), initial=1) for line in ax.lines))  # for all so far
 
 
 def mark_eigenvalues(ax: Axes, eigenvalues: np.ndarray, *, color: str, row: int = 0) -> None:  # [k]

@@ -41,7 +41,7 @@ def _counted(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         mark_eigenvalues(ax, spectrum.part(part), color=COLORS[part], row=row)
     own = spectrum.part("within")
     count_panel(ax, own, edges, color=COLORS["within"], linestyle="--", label="$G_{within}$ alone")
-    ax.set_ylim(0.12, 3 * ax.get_ylim()[1])  # room for the ticks and for the names
+    ax.set_ylim(0.12, ax.get_ylim()[1])  # room for the ticks
     ranks = {"outliers": C, "mini-bulk": C * (C - 1)}
     _ranges(ax, edges[-1], {name: values[min(rank, len(values)) - 1] for name, rank in ranks.items()}, edges[0])
 

@@ -30,7 +30,7 @@ def draw(results: Results) -> Figure:
     for result, row in zip(found, axes.reshape(len(found), 4)):
         (_counted if is_exact(result) else _estimated)(row, result.arrays)
         if len(found) > 1:
-            row[0].set_ylabel(f"{_title(result)}\n{row[0].get_ylabel()}")
+            row[0].set_ylabel(f"{_title(result)}\n{row[0].get_ylabel()}", fontsize="x-small")
     for ax in axes[:-1].flat:
         ax.set_xlabel("")
     for ax in axes[:, 1:].flat:
@@ -65,7 +65,7 @@ def _estimated(row: np.ndarray, arrays: dict[str, np.ndarray]) -> None:  # axes 
 
 def _describe(ax: Axes, part: str, legend: str) -> None:
     ax.set_title(f"{NAMES[part]} knocked out")
-    ax.legend(loc=legend)
+    ax.legend(loc=legend, fontsize="x-small")
 
 
 def _mark(ax: Axes, curve: Curve, eigenvalues: np.ndarray, color: str) -> None:  # [k]
@@ -76,7 +76,7 @@ def _mark(ax: Axes, curve: Curve, eigenvalues: np.ndarray, color: str) -> None: 
 
 def _title(result: Result) -> str:
     assert result.cell is not None
-    return result.title
+    return result.title.replace(", ", "\n")
 
 
 def caption(results: Results) -> str:

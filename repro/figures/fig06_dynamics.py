@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.figures.counts import PER_DECADE, bins, count_panel, over_epochs
+from repro.figures.counts import PER_DECADE, SMALLEST, bins, count_panel, over_epochs
 from repro.figures.results import Results, is_exact
 from repro.figures.style import COLORS, PAGE, label_panels, subplots
 from repro.spectra.broadening import EPSILON, LOG_KAPPA
@@ -44,7 +44,8 @@ def draw(results: Results) -> Figure:
     rows = _series(results.of("exact_spectrum"))
     figure, axes = subplots(len(rows), 3, width=PAGE, row_height=2.0)
     for line, series in zip(axes, rows):
-        edges = bins(max(snapshot.outliers[0] for snapshot in series.snapshots))
+        tops = [snapshot.outliers[0] for snapshot in series.snapshots]
+        edges = bins(max(tops), SMALLEST * min(tops))
         for ax, matrix in zip(line, MATRICES):
             _spectra(ax, series, matrix, edges)
         _positions(line[2], series)
@@ -111,7 +112,9 @@ def _spectra(ax: Axes, series: Series, matrix: str, edges: np.ndarray) -> None:
         count_panel(ax, snapshot.spectra[matrix], edges, color=color, label=f"{snapshot.at}")
     ax.set_title(MATRICES[matrix], loc="left", fontsize="small")
     if matrix == "gauss_newton":
-        ax.legend(title=series.unit, loc="upper left", fontsize="x-small", ncols=2, handlelength=1)
+        ax.legend(
+            title=series.unit, title_fontsize="x-small", loc="upper left", fontsize="x-small", ncols=3, handlelength=1
+        )
 
 
 def _positions(ax: Axes, series: Series) -> None:
