@@ -207,9 +207,8 @@ class Experiment:
             figure, networks = find_figure(key), [self._retrain_task(cell) for cell in cells]
             asked: list[tuple[str, Retrain | None]] = []
             for measurement in figure.measurements:
-                asked += [
-                    (measurement, of) for of in (networks if find_measurement(measurement).of_network else [None])
-                ]
+                of_network = find_measurement(measurement).of_network
+                asked += [(measurement, of) for of in (networks if of_network else [None])]
             if figure.fallback:
                 asked += [(figure.fallback, of) for of in networks if not self._is_exact(of.trainings)]
             for measurement, of in asked:
