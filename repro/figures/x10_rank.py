@@ -149,8 +149,9 @@ def caption(results: Results) -> str:
     return (
         "Every eigenvalue of G, the Gauss-Newton part of the Hessian of the training loss, by its rank, each computed "
         "exactly. Its colour mixes those of the four parts of G by what each contributes to it (u^T part u / λ, which "
-        "sum to one; below, stacked); of dots that overlap those least from G_within are on top. Large: the largest sample after "
-        f"training, with the gap after the outliers shaded where it is a factor of {NOTABLE:g} or more. Small: the same network at earlier epochs; smaller samples; and "
+        "sum to one; below, stacked); of dots that overlap those least from G_within are on top. Large: the largest "
+        f"sample after training, with the gap after the outliers shaded where it is a factor of {NOTABLE:g} or more. "
+        "Small: the same network at earlier epochs; smaller samples; and "
         f"test data, the first examples of each class. Eigenvalues below {DEPTH:g} of the largest are not shown. The "
         f"figure is ours. {results.where('exact_spectrum')}"
     )
