@@ -51,14 +51,17 @@ def bins(largest: float, smallest: float | None = None) -> np.ndarray:  # -> [bi
     return np.logspace(low, high, max(2, round((high - low) * PER_DECADE) + 1))
 
 
-def count(spectrum: np.ndarray | Spectrum, edges: np.ndarray) -> np.ndarray:  # -> [bins]
-    """How many eigenvalues lie in each bin: counted, or by the log spectrum of Lanczos, NaN where it shows zeros."""
-    if isinstance(spectrum, np.ndarray):
-        return np.histogram(spectrum, edges)[0].astype(float)
-    curve = log_curve(spectrum.nodes, spectrum.weights, limits=(EPSILON, edges[-1] + EPSILON), per_log=True)
-    centres = np.sqrt(edges[1:] * edges[:-1])
-    density = np.interp(np.log(centres), np.log(curve.x), curve.density)  # fraction of P per unit ln λ
-    return np.where(centres > ZEROS, density * spectrum.dim * np.diff(np.log(edges)), np.nan)
+def count(eigenvalues: np.ndarray, edges: np.ndarray) -> np.ndarray:  # -> [bins]
+    """How many eigenvalues lie in each bin."""
+    return np.histogram(eigenvalues, edges)[0].astype(float)
+
+
+def estimated_count(spectrum: Spectrum, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # -> [points] each
+    """Eigenvalues λ, and how many a bin around each holds by the log spectrum of Lanczos; not where it shows zeros."""
+    limits = (min(EPSILON, edges[0]), edges[-1] + EPSILON)
+    curve = log_curve(spectrum.nodes, spectrum.weights, limits=limits, per_log=True)  # fraction of P per unit ln λ
+    shown = curve.x > ZEROS
+    return curve.x[shown], curve.density[shown] * spectrum.dim * np.log(edges[1] / edges[0])
 
 
 def count_panel(
@@ -73,12 +76,12 @@ def count_panel(
     linestyle: str = "-",
 ) -> None:
     """Eigenvalues per bin on log-log axes: steps where they are counted, a curve where Lanczos estimates them."""
-    y = count(spectrum, edges)
     if isinstance(spectrum, np.ndarray):
-        x, y = np.repeat(edges, 2), np.concatenate([[0], np.repeat(y, 2), [0]])
+        x, y = np.repeat(edges, 2), np.concatenate([[0], np.repeat(count(spectrum, edges), 2), [0]])
         empty = (y == 0) & (np.append(y[1:], 0) == 0) & (np.append(0, y[:-1]) == 0)
     else:
-        x, empty = np.sqrt(edges[1:] * edges[:-1]), y < FLOOR
+        x, y = estimated_count(spectrum, edges)
+        empty = y < FLOOR
     ax.plot(x, np.where(empty, np.nan, y.clip(min=FLOOR)), color=color, label=label, linestyle=linestyle, zorder=2)
     if fill:
         ax.fill_between(x, FLOOR, y.clip(min=FLOOR), color=color, alpha=alpha, linewidth=0, zorder=1)

@@ -59,7 +59,7 @@ def _densities(ax: Axes, values: np.ndarray, estimate: Spectrum) -> None:
 def _cumulative(ax: Axes, values: np.ndarray, estimate: Spectrum) -> None:
     """Number of eigenvalues above λ; by Lanczos from its nodes and weights, without smoothing."""
     edges = bins(values[0])
-    ax.step(values, np.arange(1, len(values) + 1), where="pre", color=EXACT, label="counted")
+    ax.step(values, np.arange(1, len(values) + 1), where="post", color=EXACT, label="counted")
     nodes, weights = estimate.nodes.ravel(), estimate.weights.ravel() * estimate.dim / len(estimate.nodes)
     order = np.argsort(nodes)[::-1]
     ax.plot(nodes[order], np.cumsum(weights[order]), ".-", color=LANCZOS, markersize=3, linewidth=0.7, label="Lanczos")

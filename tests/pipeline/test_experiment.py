@@ -128,7 +128,7 @@ def test_a_figure_needs_only_its_cells():
 
 def test_figures_fall_back_on_lanczos_where_a_cell_is_too_large_for_the_exact_spectrum():
     def measured(key, limit):
-        few = ["figures.1={model: [vgg11], n_per_class: [10, 51]}", f"+measurements.exact_spectrum.limit={limit}"]
+        few = ["figures.1={model: [vgg11], n_per_class: [10, 51]}", f"measurements.exact_spectrum.limit={limit}"]
         tasks = Experiment(["experiment=embedded", *few]).stages([key])["measure"]
         return sorted(task.name.partition("/vgg11/")[2] for task in tasks)
 
