@@ -3,6 +3,7 @@
 A module `fig05_<slug>.py` is Figure 5 of the paper, `x01_<slug>.py` extra figure x1, which is ours. Each has
     a docstring whose first line is the title,
     MEASUREMENTS: tuple[str, ...]              what it is drawn from,
+    FALLBACK: str                              optional: replaces "exact_spectrum" on cells that are too large for it,
     draw(results: Results) -> Figure,
     caption(results: Results) -> str           what is seen: data, network, n, epoch, experiment; one plain paragraph,
     PAPER: str                                 what is known of the paper's figure, and what is our choice; optional.
@@ -15,7 +16,7 @@ import importlib
 import json
 import pkgutil
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -68,6 +69,19 @@ class PaperFigure(NamedTuple):
     def measurements(self) -> tuple[str, ...]:
         return tuple(self._loaded().MEASUREMENTS)
 
+    @property
+    def fallback(self) -> str | None:
+        """What takes the place of `exact_spectrum` on cells that are too large for it; None: nothing does."""
+        return getattr(self._loaded(), "FALLBACK", None)
+
+    def drawn_from(self, measurement: str) -> bool:
+        """Whether one measurement is all that it needs."""
+        return len(self.measurements) == 1 and measurement in (*self.measurements, self.fallback)
+
+    def results(self, root: Path, cells: Iterable[Cell], experiment: str | None = None) -> Results:
+        """What is stored below `root` of all that the figure is drawn from; see `Results.load`."""
+        return Results.load(root, self.measurements, cells, experiment, fallback=self.fallback)
+
     def draw(self, results: Results) -> Figure:
         """The figure, in the house style whatever the caller's matplotlib settings are."""
         with style.theme():
@@ -114,10 +128,11 @@ def draw(root: Path, number: str, cells: Sequence[Cell], experiment: str, *, for
     """
     paper_figure = find_figure(number)
     path = figure_path(root, paper_figure)
-    wanted = {"digest": drawing(root, paper_figure.number, paper_figure.measurements, cells, experiment)}
+    read = [name for name in (*paper_figure.measurements, paper_figure.fallback) if name]
+    wanted = {"digest": drawing(root, paper_figure.number, read, cells, experiment)}
     if not force and _drawn_as(path, wanted):
         return
-    results = Results.load(root, paper_figure.measurements, cells, experiment)
+    results = paper_figure.results(root, cells, experiment)
     figure = paper_figure.draw(results)
     path.with_suffix(".json").unlink(missing_ok=True)  # until all files are written, they are nobody's
     style.save_figure(figure, path)

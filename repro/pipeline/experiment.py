@@ -213,12 +213,21 @@ class Experiment:
     def _measure_tasks(self, shown: Mapping[str, Iterable[Cell]]) -> list[Task]:
         tasks: dict[str, Task] = {}
         for key, cells in shown.items():
-            for measurement in find_figure(key).measurements:
-                networks = [self._retrain_task(cell) for cell in cells]
-                for of in networks if find_measurement(measurement).of_network else [None]:
-                    task = measure_task(self.config, measurement, of)
-                    tasks[task.name] = task
+            figure, networks = find_figure(key), [self._retrain_task(cell) for cell in cells]
+            asked: list[tuple[str, Retrain | None]] = []
+            for measurement in figure.measurements:
+                of_network = find_measurement(measurement).of_network
+                asked += [(measurement, of) for of in (networks if of_network else [None])]
+            if figure.fallback:
+                asked += [(figure.fallback, of) for of in networks if not self._is_exact(of.trainings)]
+            for measurement, of in asked:
+                task = measure_task(self.config, measurement, of)
+                tasks[task.name] = task
         return list(tasks.values())
+
+    def _is_exact(self, trainings: Trainings) -> bool:
+        """Whether a cell is small enough for the exact spectrum of G."""
+        return self.config.measurements["exact_spectrum"].serves(trainings.examples, trainings.data.classes)
 
     def _draw_task(self, key: str, cells: Iterable[Cell]) -> Draw:
         common: dict[str, Any] = {"root": self.root, "force": self.config.force, "experiment": self.name}

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from repro.figures import figure_path, find_figure
-from repro.figures.results import Results
 from repro.report.stored import Stored
 from repro.storage.results import Cell
 
@@ -181,7 +180,7 @@ def _entry(root: Path, number: str, cells: Sequence[Cell]) -> FigureEntry:
     figure = find_figure(number)
     label, path = f"Figure {figure.number}", figure_path(root, figure)
     try:
-        caption = figure.caption(Results.load(root, figure.measurements, cells))
+        caption = figure.caption(figure.results(root, cells))
         image = path.with_suffix(".png").read_bytes()
         csv = csv_uri(path.with_suffix(".csv").read_text())
     except (FileNotFoundError, ValueError) as reason:

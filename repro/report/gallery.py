@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from repro.figures import figure_path, find_figure
-from repro.figures.results import Results
 from repro.storage.files import write_atomically
 from repro.storage.results import Cell
 
@@ -29,7 +28,7 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
         image = figure_path(root, figure).with_suffix(".png").read_bytes()
         target = page.with_suffix("") / f"{figure.file_stem}.png"
         write_atomically(target, lambda path, image=image: path.write_bytes(image))  # type: ignore[misc]
-        caption = _plain(figure.caption(Results.load(root, figure.measurements, cells)))
+        caption = _plain(figure.caption(figure.results(root, cells)))
         known = f"\n*About the paper: {_plain(figure.known)}*\n" if figure.known else ""
         title, folder = _plain(figure.title), quote(target.parent.name)
         link = f"![{title}]({folder}/{target.name})"

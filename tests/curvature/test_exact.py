@@ -197,7 +197,7 @@ def test_a_small_budget_means_more_passes_and_the_same_numbers(name, monkeypatch
     assert len(captured) - at_first > at_first
     for key, array in found.arrays.items():
         np.testing.assert_allclose(array, expected.arrays[key], rtol=0, atol=1e-11, err_msg=key)
-    with pytest.raises(ValueError, match="needs 0.0 GiB of memory, more than memory_budget"):
+    with pytest.raises(ValueError, match=r"needs 0.0 GiB of memory, more than memory_budget"):
         exact_spectrum(model, batches(x, y), memory_budget=needed - 1)
 
 

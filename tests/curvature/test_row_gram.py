@@ -77,7 +77,7 @@ def test_a_plan_takes_each_parameter_once_and_stays_within_its_budget(name):
 
 def test_a_budget_for_less_than_one_parameter_is_refused():
     model, data, _ = problem("mlp_bn")
-    with pytest.raises(ValueError, match="memory_budget does not hold one .* of all examples"):
+    with pytest.raises(ValueError, match=r"memory_budget does not hold one .* of all examples"):
         plan_of(model, data, budget=100)
 
 

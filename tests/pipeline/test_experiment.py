@@ -134,6 +134,18 @@ def test_a_figure_needs_only_its_cells():
     assert not stages["report"]
 
 
+def test_figures_fall_back_on_lanczos_where_a_cell_is_too_large_for_the_exact_spectrum():
+    def measured(key, limit):
+        few = ["figures.1={model: [vgg11], n_per_class: [10, 51]}", f"measurements.exact_spectrum.limit={limit}"]
+        tasks = Experiment(["experiment=embedded", *few]).stages([key])["measure"]
+        return sorted(task.name.partition("/vgg11/")[2] for task in tasks)
+
+    both = ["n10/exact_spectrum", "n51/exact_spectrum"]
+    assert measured("1", limit=51 * 10 * 10) == both
+    assert measured("1", limit=51 * 10 * 10 - 1) == sorted([*both, "n51/dynamics"])
+    assert measured("1", limit=1) == sorted([*both, "n10/dynamics", "n51/dynamics"])
+
+
 def test_a_figure_of_no_network_needs_no_training():
     stages = Experiment(["experiment=embedded"]).stages(["14"])
     assert [task.name for task in stages["measure"]] == ["logistic_regression"]
@@ -198,7 +210,7 @@ def test_a_site_file_that_would_not_hold_is_named(tmp_path, first):
 
 
 def test_a_figure_the_experiment_does_not_draw():
-    with pytest.raises(ValueError, match="does not draw figure 5; it draws 3, x1"):
+    with pytest.raises(ValueError, match="does not draw figure 5; it draws 3, x1, x10"):
         Experiment(["experiment=smoke"]).stages(["5"])
     with pytest.raises(ValueError, match=r"no cell of experiment smoke matches figure 3: n_per_class=\[6\]"):
         Experiment(["experiment=smoke", "n_per_class=4"]).stages(["3"])
@@ -208,9 +220,9 @@ def test_a_narrowed_grid_draws_the_figures_that_have_cells_left():
     def drawn(*overrides):
         return [task.figure for task in Experiment(["experiment=smoke", *overrides]).stages()["figures"]]
 
-    assert drawn() == ["3", "x1"]
-    assert drawn("n_per_class=4") == ["x1"]
-    assert drawn("n_per_class=6") == ["3", "x1"]
+    assert drawn() == ["3", "x1", "x10"]
+    assert drawn("n_per_class=4") == ["x1", "x10"]
+    assert drawn("n_per_class=6") == ["3", "x1", "x10"]
 
 
 def test_the_gallery_is_of_a_whole_experiment_that_has_one(tmp_path):

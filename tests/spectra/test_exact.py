@@ -75,7 +75,7 @@ def test_what_is_not_there_is_said(found, parts, how, sentence):
 
 
 def test_a_record_without_knockouts_says_so():
-    with pytest.raises(ValueError, match="only no knockout at all|none"):
+    with pytest.raises(ValueError, match=r"only no knockout at all|none"):
         ExactSpectrum({"eigenvalues": np.ones(2)}).without("class")
 
 
