@@ -99,13 +99,15 @@ class Derivatives:
             direction.out[name].zero_()
         direction.v, direction.out = {}, {}
 
-    def tangent(self, recorded: Recorded) -> Tensor:  # -> [B, C]
+    def tangent(self, recorded: Recorded, *, curved: bool = False) -> Tensor:  # -> [B, C]
         """J v: J^T u is linear in u, so J v is the derivative of <J^T u, v> by u.
 
-        If the graph was recorded as curved, a part of the other derivative is added to the product on the way.
+        If `curved`, the derivative by θ is added to the product on the way.
         """
         pieces, v = self._seen(recorded)
-        Jv = _gradients(pieces, [recorded.cotangent], v, create_graph=False)[0]
+        by = (self.direction.t, *self.leaves) if curved else ()
+        Jv, *gradients = _gradients(pieces, [recorded.cotangent, *by], v, create_graph=False)
+        self._add_seen(gradients[1:])
         return torch.zeros_like(recorded.logits) if Jv is None else Jv
 
     def add_pull_back(self, recorded: Recorded, w: Tensor) -> None:  # w [B, C]
@@ -126,8 +128,10 @@ class Derivatives:
     def _add(self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> None:
         """What autograd sees of the gradient is added here; intercepted layers have added theirs when it returns."""
         inputs = (self.direction.t, *self.leaves)
-        gradients = _gradients(outputs, inputs, cotangents, create_graph=False)
-        for name, gradient in zip(self.parameters.names, gradients[1:]):
+        self._add_seen(_gradients(outputs, inputs, cotangents, create_graph=False)[1:])
+
+    def _add_seen(self, gradients: Sequence[Tensor | None]) -> None:
+        for name, gradient in zip(self.parameters.names, gradients):
             if gradient is not None:
                 self.direction.add(name, gradient)
 
