@@ -28,6 +28,7 @@ from repro.pipeline.launch.chain import Array
 from repro.pipeline.launch.job import Chunk
 from repro.pipeline.launch.queue import SlurmError
 
+START = Path(start.__file__).read_text()  # now, so that it is the text of the module that the digest comes from
 PATIENCE = 150  # seconds; where the queue is full sbatch itself retries for two minutes, silently
 TOO_MANY = re.compile(r"MaxSubmit|submit limit|MaxJobs", re.IGNORECASE)  # a limit of the user's, not of the cluster
 FEWER_JOBS = (
@@ -130,8 +131,7 @@ def sbatch(array: Array, executor: SlurmExecutor, most_attempts: int) -> str:
 
 def _start(place: Place) -> list[str]:
     """The command that a job begins with (`start`); submitit adds `-u -m <module> <folder of the job>`."""
-    text = Path(start.__file__).read_text()
-    return [sys.executable, "-P", "-u", "-c", text, str(place.code), place.code.name, f"{place.umask:03o}"]
+    return [sys.executable, "-P", "-u", "-c", START, str(place.code), place.code.name, f"{place.umask:03o}"]
 
 
 def _options(array: Array, launch: Launch) -> dict[str, Any]:

@@ -50,12 +50,19 @@ def refusal(code: Path, digest: str, job: Path) -> str | None:
     """Why a job must not begin, in a sentence; None if it may."""
     if loaded := sys.modules.get(PACKAGE):
         return f"{loaded.__file__} was imported before the job began, instead of {code}; look at PYTHONPATH"
-    if not code.is_dir() or digest_of(code) != digest:
+    if _digest_or_none(code) != digest:
         return f"{code}, the code of this job, is not what was submitted (a cleaner of old files?); submit again"
     owned = job.stat()
     if owned.st_uid != os.getuid() or owned.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others may write what this job would run as you from {job}; remove that folder and submit again"
     return None
+
+
+def _digest_or_none(code: Path) -> str | None:
+    try:
+        return digest_of(code)
+    except OSError:  # it is being removed at this moment, or closed to us
+        return None
 
 
 def main() -> None:
