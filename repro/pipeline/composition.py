@@ -24,12 +24,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
 from repro.data import DataSet
 from repro.measurements import MEASUREMENTS, find_measurement
-from repro.pipeline.config import Config
+from repro.pipeline.config import Config, check_name
 from repro.pipeline.grid import sample_size
 from repro.pipeline.schema import schema_of, typed
 from repro.storage.layout import claim_folder
@@ -52,6 +52,7 @@ def _schema() -> type[Any]:
 
 SCHEMA = _schema()
 ConfigStore.instance().store(name="schema", node=SCHEMA)  # the first of the defaults in conf/train.yaml
+OmegaConf.register_new_resolver("folder", check_name, replace=True)  # Hydra makes its folders before anything of ours
 
 
 def config_of(cfg: DictConfig) -> Config:
@@ -214,6 +215,8 @@ def _sentence(error: Exception) -> str:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, InterpolationResolutionError) and isinstance(cause.__cause__, ValueError):
+        return str(cause.__cause__)
     if cause is None or not cause.full_key:
         return f"configuration: {' '.join(str(error).split())}"
     where = f" ({str(error).splitlines()[0].partition(':')[0]})" if str(error).startswith("In ") else ""

@@ -36,7 +36,7 @@ def test_no_name_leaves_outputs(tmp_path, name):
         name, "experiment=smoke", f"outputs={tmp_path / 'outputs'}", "name=../x", "n_per_class=4", "lr_index=0"
     )
     assert done.returncode == 1
-    assert "name=../x would be no folder below" in done.stderr
+    assert "name=../x: an experiment is called as its folder in" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     assert list((tmp_path / "outputs").iterdir()) == []
 
