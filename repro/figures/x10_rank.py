@@ -139,8 +139,8 @@ def _share_strip(ax: Axes, spectrum: ExactSpectrum) -> None:
     low = np.zeros(len(rank))
     for part in NAMES:
         high = low + spectrum.arrays[f"share_{part}"][: len(rank)].clip(min=0)
-        steps = [np.append(y, y[-1]) for y in (low, high)]
-        ax.fill_between(edges, *steps, step="post", color=COLORS[part], linewidth=0)
+        below, above = (np.append(y, y[-1]) for y in (low, high))
+        ax.fill_between(edges, below, above, step="post", color=COLORS[part], linewidth=0)
         low = high
     ax.set(xscale="log", xlim=(0.7, 1.6 * len(spectrum.eigenvalues)), ylim=(0, 1), xlabel="rank", ylabel="share")
 
