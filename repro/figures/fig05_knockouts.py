@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -63,7 +64,7 @@ def _estimated(row: np.ndarray, arrays: dict[str, np.ndarray]) -> None:  # axes 
         _describe(ax, part, "lower left")
 
 
-def _describe(ax: Axes, part: str, legend: str) -> None:
+def _describe(ax: Axes, part: str, legend: Literal["upper left", "lower left"]) -> None:
     ax.set_title(f"{NAMES[part]} knocked out")
     ax.legend(loc=legend, fontsize="x-small")  # type: ignore[call-overload]
 
