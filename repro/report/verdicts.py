@@ -60,9 +60,9 @@ def summary(found: Sequence[Verdict]) -> str:
 
 def values_of(claim: Claim, stored: Stored) -> list[Value]:
     """The claim's number on every stored result that has what it takes, whichever seeds the figures show."""
-    found = []
-    for result in stored.results.get(claim.measurement, []):
-        if result.cell and claim.model not in result.cell.model:
+    found: list[Value] = []
+    for result in [r for name in (claim.measurement, claim.fallback) for r in stored.results.get(name, [])]:
+        if result.cell and (claim.model not in result.cell.model or result.cell in [v.result.cell for v in found]):
             continue
         try:
             number = float(claim.compute(result.arrays))

@@ -1,11 +1,14 @@
 """The claims themselves: each has a figure, and a number on results that are known."""
 
+import numpy as np
 import pytest
 
 from repro.figures import find_figure
+from repro.report.claim_numbers import gap_change, outliers_left
 from repro.report.claims import CLAIMS
 from repro.report.stored import load_stored
 from repro.report.verdicts import values_of
+from repro.spectra.record import Spectrum
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.statement)
@@ -29,3 +32,19 @@ def test_spectral_claims_on_a_prescribed_spectrum(root):
     assert values["The outliers of Hess are those of G"][0] < 1e-4
     share = values["The bulk of Hess comes largely from E"][0]
     assert share == pytest.approx(0.52, abs=0.1)  # from one probe each
+
+
+def test_what_a_knockout_leaves_is_the_same_by_exact_eigenvalues_and_by_lanczos():
+    before, after = np.array([4.0, 3.0, 2.0, 0.5]), np.array([1.0, 0.5, 0.25, -0.1])
+    exact = {"class_part": np.ones(4), "eigenvalues": before, "subtraction_class": after}
+    lanczos = {"class_part": np.ones(4), **Spectrum.exact(before, k=4).arrays("full")}
+    lanczos |= Spectrum.exact(after, k=4).arrays("class")
+    assert outliers_left(exact, "class") == pytest.approx(1.75 / 9)
+    assert outliers_left(lanczos, "class") == pytest.approx(outliers_left(exact, "class"))
+
+
+def test_the_gap_of_exact_checkpoints_is_read_in_the_later_half():
+    arrays = {"epochs": np.array([0, 1, 5, 9]), "within_largest": np.array([1.0, 1.0, 1.0, 0.1])}
+    arrays |= {f"epoch{epoch}_class_part": np.full(3, 10.0) for epoch in (0, 1, 5)}
+    arrays["class_part"] = np.full(3, 10.0)
+    assert gap_change(arrays) == pytest.approx(1)  # from 10 to 100
