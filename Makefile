@@ -27,6 +27,8 @@ fig%: .venv/installed       ## one figure, computing only what it lacks: make fi
 	@$(RUN) $@ $(WITH)
 report: .venv/installed     ## one page with figures, claims, numbers and provenance
 	@$(RUN) report $(WITH)
+gallery: .venv/installed    ## README's score and docs/gallery from the figures drawn; the only target that changes tracked files
+	@$(RUN) gallery $(WITH)
 plan: .venv/installed       ## jobs, trainings, hours and disk of what is still to do
 	@$(RUN) plan $(WITH)
 status: .venv/installed     ## what is done, running, failed and lost
@@ -57,4 +59,4 @@ docs: .venv/installed       ## the documentation, into site/
 	@touch $@
 
 .NOTPARALLEL:   # the stages depend on one another through outputs/
-.PHONY: help reproduce sweep select retrain measure figures report plan status wait logs retry cancel test lint docs
+.PHONY: help reproduce sweep select retrain measure figures report gallery plan status wait logs retry cancel test lint docs

@@ -12,7 +12,8 @@ def on_page_markdown(markdown: str, page, **_) -> str:
         return "\n\n".join([markdown, *map(table, sorted((ROOT / "docs/benchmarks").glob("*.csv")))])
     if page.file.src_uri == "api/measurements.md":
         modules = sorted((ROOT / "repro/measurements").glob("[a-z]*.py"))
-        shown = (f"::: repro.measurements.{module.stem}\n    options: {{members: [measure]}}" for module in modules)
+        options = "    options: {members: [Settings, measure]}"
+        shown = (f"::: repro.measurements.{module.stem}\n{options}" for module in modules)
         return "\n\n".join([markdown, *shown])
     return markdown
 

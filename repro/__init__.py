@@ -1,16 +1,16 @@
 """Spectra of deep classifiers and the class/cross-class structure behind them (Papyan, JMLR 2020).
 
-For a network of your own: spectrum, knockouts, class_structure, measure, Network, and load for what was saved
-(see `repro.api`).
+For a network of your own: spectrum, knockouts, exact_spectrum, class_structure, measure, Network, and load for what was
+saved (see `repro.api`).
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from repro.api import Measured, class_structure, knockouts, load, measure, spectrum
+    from repro.api import Measured, class_structure, exact_spectrum, knockouts, load, measure, spectrum
     from repro.network import Network
 
-__all__ = ["Measured", "Network", "class_structure", "knockouts", "load", "measure", "spectrum"]
+__all__ = ["Measured", "Network", "class_structure", "exact_spectrum", "knockouts", "load", "measure", "spectrum"]
 
 
 def __getattr__(name: str) -> Any:  # loads torch when one of these is used, not on `import repro`

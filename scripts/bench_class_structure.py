@@ -20,15 +20,15 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from repro import models
 from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.gradients import by_class, cross_class_sums
 from repro.curvature.many_classes import class_gram, plan_passes
 from repro.curvature.risk import Parameters
+from repro.models import Architecture
+from repro.pipeline.composition import CONF, Composer
 from repro.storage.provenance import provenance
 
 Data = list[tuple[Tensor, Tensor]]
@@ -72,8 +72,8 @@ METHODS = {"ours": ours, "C passes in one call (vmap)": together, "released code
 def problem(name: str, width: float, channels: int, classes: int, examples: int, batch: int) -> tuple[nn.Module, Data]:
     """A freshly initialised network; inputs at random, labels in turn."""
     torch.manual_seed(0)
-    settings = OmegaConf.load(Path(__file__).parents[1] / "conf" / "model" / f"{name}.yaml")
-    model = models.build(channels=channels, classes=classes, **{**settings, "width": width}).eval()
+    config = Composer([f"model={name}", f"width={width}"], (), CONF).config
+    model = Architecture.from_keys(config.model).build(channels=channels, classes=classes, side=32).eval()
     x, y = torch.randn(examples, channels, 32, 32), torch.arange(examples) % classes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device), [(a.to(device), b.to(device)) for a, b in zip(x.split(batch), y.split(batch))]

@@ -21,18 +21,22 @@ import numpy as np
 import pandas as pd
 import scipy
 import torch
-from repro.trained import TrainedRun, build, device_of, load_split
 from scipy.sparse import linalg as sparse
-from torch import Tensor, nn
+from torch import Tensor
 
 from repro.curvature.hessian import Hessian
 from repro.linalg.eigenpairs import top_eigenpairs
 from repro.linalg.operator import LinearOperator
 from repro.linalg.subspace import subspace_iteration
-from repro.pipeline.experiment import Experiment
-from repro.pipeline.grid import learning_rate
+from repro.network import Network
+from repro.pipeline.composition import CONF, Composer
+from repro.pipeline.config import Config
+from repro.pipeline.devices import find_device
+from repro.pipeline.experiment import retrain_task
+from repro.pipeline.stages.retrain import Retrain
+from repro.pipeline.trained import build, load_splits, network_of
 from repro.storage.provenance import provenance
-from repro.training import Recipe, train_block
+from repro.training import train_block
 
 TOLERANCE = 1e-3
 AMPLE = 1 << 40  # bytes of basis: never restart
@@ -89,26 +93,22 @@ def to_torch(A: LinearOperator, pairs: tuple[np.ndarray, np.ndarray]) -> Pairs:
     return values, vectors
 
 
-def network(config: dict[str, Any]) -> tuple[nn.Module, Any, str]:
-    """The selected network of a cell and its training set, or one trained now; the third says which."""
+def network(task: Retrain, device: str) -> tuple[Network, str]:
+    """The selected network of a cell, or one trained now; the second says which."""
     try:
-        run = TrainedRun(config)
-        return run.model, run.train, "selected"
+        return task.network(device), "selected"
     except FileNotFoundError:
-        rates = config["learning_rates"]
-        rate = learning_rate(rates["count"] // 2, **rates)
-        recipe, found = Recipe(**config["training"]), []
-        train, test = (load_split(config, train=which) for which in (True, False))
+        of, found = task.trainings, []
+        rate = of.rates.rate(of.rates.count // 2)
         train_block(
-            lambda: build(config).to(device_of(config)),
-            train,
-            test,
+            lambda: build(of),
+            *load_splits(of, task.machine, device),
             [rate],
-            recipe,
+            of.recipe,
             on_checkpoint=lambda index, epoch, model: found.append(model),
-            checkpoint_epochs=[recipe.epochs],
+            checkpoint_epochs=[of.recipe.epochs],
         )
-        return found[0].eval(), train, f"trained here at {rate:.2g}"
+        return network_of(found[0].eval(), of, task.machine, device), f"trained here at {rate:.2g}"
 
 
 def attempt(A: LinearOperator, solver: Solver, k: int, seed: int, kth: float) -> dict[str, float]:
@@ -122,10 +122,10 @@ def attempt(A: LinearOperator, solver: Solver, k: int, seed: int, kth: float) ->
     return {"products": products, "seconds": seconds, "residual": float(residuals.max())}
 
 
-def compare(name: str, config: dict[str, Any], repeats: int) -> list[dict[str, Any]]:
-    """One row a solver; the solvers take turns, so that a slow moment of the machine meets all."""
-    model, train, origin = network(config)
-    A, k = Hessian(model, train.batches(config["curvature_batch"])), train.classes
+def compare(name: str, config: Config, repeats: int) -> list[dict[str, Any]]:
+    """One row per solver; the solvers take turns, so that a slow moment of the machine meets all."""
+    measured, origin = network(retrain_task(config), find_device(config.device))
+    A, k, train = Hessian(measured.model, measured.batches()), measured.classes, measured.train
     kth = float(lanczos(A, k, 0, 0.0)[0].abs()[-1])  # also the warm-up
     runs: dict[str, list[dict[str, float]]] = {solver: [] for solver in SOLVERS}
     for seed in range(repeats):
@@ -175,8 +175,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in args.networks:
         overrides = [f"experiment={args.experiment}", f"model={name}", f"n_per_class={args.n_per_class}"]
-        (config,) = Experiment(overrides).cells().values()
-        made = provenance(device_of(config), 0)
+        config = Composer(overrides, (), CONF).config
+        made = provenance(find_device(config.device), 0)
         machine = {key: made[key] for key in ("code", "device", "threads", "torch")}
         versions = {**machine, "scipy": scipy.__version__, "date": datetime.date.today().isoformat()}
         rows += [{**row, **versions} for row in compare(name, config, args.repeats)]

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import datetime
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from repro.trained import build, device_of, load_split
 
+from repro.pipeline.devices import find_device
 from repro.pipeline.experiment import Experiment
-from repro.pipeline.grid import learning_rate
-from repro.training import Recipe, train_block
+from repro.pipeline.trained import build, load_splits
+from repro.pipeline.trainings import Trainings
+from repro.training import train_block
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [  # engine, changes of the recipe
     ("sequential", {}),
@@ -31,11 +33,12 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [  # engine, changes of the recipe
 ]
 
 
-def outcome(config: dict[str, Any], engine: str, changes: dict[str, Any]) -> dict[str, Any]:
+def outcome(of: Trainings, engine: str, changes: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
     """Train all rates of a cell and select among them as the pipeline does: lowest test error, then test loss."""
-    recipe = Recipe(**config["training"] | changes)
-    train, test = load_split(config, train=True), load_split(config, train=False)
-    histories = train_block(lambda: build(config), train, test, config["rates"], recipe, engine=engine)
+    recipe = replace(of.recipe, **changes)
+    train, test = load_splits(of, experiment.config.machine, find_device(experiment.config.device))
+    rates = [of.rates.rate(index) for index in range(of.rates.count)]
+    histories = train_block(lambda: build(of), train, test, rates, recipe, engine=engine)
     finite = [history for history in histories if not history.diverged]
     best = min(finite, key=lambda history: (history.test_error[-1], history.test_loss[-1]))
     return {
@@ -53,12 +56,16 @@ def outcome(config: dict[str, Any], engine: str, changes: dict[str, Any]) -> dic
 def main() -> None:
     torch.set_num_threads(1)
     table = []
-    for cell, config in Experiment(sys.argv[1:] or ["experiment=embedded", "n_per_class=10"]).cells().items():
-        config["rates"] = [learning_rate(index, **config["learning_rates"]) for index in config["lr_indices"]]
+    experiment = Experiment(sys.argv[1:] or ["experiment=embedded", "n_per_class=10"])
+    for cell, of in experiment.cells().items():
         for engine, changes in VARIANTS:
-            table.append({**cell._asdict(), **outcome(config, engine, changes)})
+            table.append({**cell._asdict(), **outcome(of, engine, changes, experiment)})
             print(table[-1], flush=True)
-    where = {"device": str(device_of(config)), "torch": torch.__version__, "date": datetime.date.today().isoformat()}
+    where = {
+        "device": find_device(experiment.config.device),
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
     path = Path("docs/benchmarks/precision.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(table).assign(**where).to_csv(path, index=False)

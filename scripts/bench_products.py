@@ -21,12 +21,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from repro import models
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
+from repro.models import Architecture
+from repro.pipeline.composition import CONF, Composer
 from repro.storage.provenance import provenance
 
 Data = list[tuple[Tensor, Tensor]]
@@ -124,8 +124,8 @@ def gradient(model: nn.Module, data: Data) -> Callable[[], None]:
 def problem(name: str, batches: int, device: torch.device) -> tuple[nn.Module, Data]:
     """The paper's network for one channel and ten classes, freshly initialised; inputs and labels at random."""
     torch.manual_seed(0)
-    settings = OmegaConf.load(Path(__file__).parents[1] / "conf" / "model" / f"{name}.yaml")
-    model = models.build(channels=1, classes=10, **settings).eval().to(device)
+    config = Composer([f"model={name}", "width=1"], (), CONF).config
+    model = Architecture.from_keys(config.model).build(channels=1, classes=10, side=32).eval().to(device)
     shape = EXAMPLES[name], 1, 32, 32
     data = [(torch.randn(shape), torch.randint(10, shape[:1])) for _ in range(batches)]
     return model, [(x.to(device), y.to(device)) for x, y in data]

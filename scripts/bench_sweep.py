@@ -31,14 +31,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from repro import models
+from repro.models import Architecture
+from repro.pipeline.composition import CONF, Composer
 from repro.pipeline.launch.local import WORKER_ENVIRONMENT
 from repro.training.block import EVALUATION_BATCH, Runs, initial_network, layout
 from repro.training.engines import ENGINES
 from repro.training.precision import repeatable
 from repro.training.recipe import Recipe
 
-SETTINGS: dict[str, dict[str, Any]] = {"vgg11": {}, "resnet18": {}, "mlp": {"layers": 8, "bias": False}}
+NETWORKS = ("vgg11", "resnet18", "mlp")
 NARROW, FULL = 0.125, 1.0
 STACKS = (2, 4, 16)  # of the scaling curve, besides --stack
 CLASSES, TEST_EXAMPLES = 10, 1000
@@ -70,7 +71,7 @@ def recipe(epochs: int) -> Recipe:
     """The paper's."""
     return Recipe(
         epochs=epochs, batch_size=128, momentum=0.9, weight_decay=5e-4, milestones=[1 / 3, 2 / 3], factor=0.1,
-        evaluate="last", precision="fp32", seed=0,
+        evaluate="last", precision="fp32", last_batch="keep", seed=0,
     )  # fmt: skip
 
 
@@ -110,8 +111,8 @@ def start(setting: Setting, like: torch.Tensor) -> list[Runs]:
     """The networks of a setting: one stack, or as many single ones as there are streams."""
 
     def build() -> torch.nn.Module:
-        settings = SETTINGS[setting.network]
-        return models.build(setting.network, channels=1, classes=CLASSES, width=setting.width, **settings)
+        config = Composer([f"model={setting.network}", f"width={setting.width}"], (), CONF).config
+        return Architecture.from_keys(config.model).build(channels=1, classes=CLASSES, side=32)
 
     initial, indices = initial_network(build, like, seed=0), list(range(setting.stack))
     if setting.way in ("stacked", "compiled"):
@@ -224,7 +225,7 @@ def markdown(frame: pd.DataFrame) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--n", nargs="+", type=int, default=[10, 37, 136], help="training examples per class")
     parser.add_argument("--epochs", type=int, default=40, help="of the training that is reckoned; fewer are run")
     parser.add_argument("--stack", type=int, default=8, help="networks trained at once")

@@ -18,6 +18,7 @@ from repro.pipeline.experiment import measure_tasks
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="measure")
 def main(cfg: DictConfig) -> None:
+    sys.path.append(os.getcwd())  # where my_module is; only now, as Hydra runs any hydra_plugins where Python looks
     try:
         for task in measure_tasks(claimed_config(cfg)):
             tasks.run(task)
@@ -26,6 +27,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(os.getcwd())  # where my_module is looked for
     sys.argv[1:] = own_weights(sys.argv[1:])
     run_application(main)

@@ -6,7 +6,8 @@
     python scripts/reproduce.py status
     python scripts/reproduce.py all experiment=paper launch=slurm
 
-Commands: all, sweep, select, retrain, measure, figures, report, fig<number>, plan, status; then Hydra overrides. With
+Commands: all, sweep, select, retrain, measure, figures, report, fig<number>, plan, status, gallery (fills docs/gallery
+and README with the figures and the score that are there); then Hydra overrides. With
 launch=slurm the first eight submit jobs and return (--dry-run only shows them), and there are further commands: wait
 (until no job is left), logs (of what failed), retry (what failed or was lost) and cancel.
 """
@@ -19,13 +20,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro.pipeline.experiment import Experiment
+from repro.pipeline.launch import queue
+from repro.pipeline.launch.hints import Hints
 from repro.pipeline.launch.local import Workers
+from repro.pipeline.launch.submissions import done_elsewhere, submitted_path
 from repro.pipeline.tasks import COMPUTED, Stages, Task, finished, run, unfinished
 from repro.storage.files import check_folder
 from repro.storage.layout import check_folder_is, claim_folder
 
 ON_SLURM = ("wait", "logs", "retry", "cancel")
-COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", *ON_SLURM)
+COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", "gallery", *ON_SLURM)
+
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def main() -> None:
@@ -55,9 +61,12 @@ def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
     if name == "plan":
         show_plan(stages, experiment)
         return
+    if name == "gallery":
+        fill_gallery(experiment)
+        return
     wanted = {s: tasks for s, tasks in stages.items() if name in ("all", "retry", s) or figure is not None}
     if experiment.launch.kind == "slurm":
-        on_slurm(name, stages, wanted, experiment, dry_run)
+        on_slurm(name, stages, wanted, experiment, overrides, dry_run)
     elif name in ON_SLURM or dry_run:
         raise ValueError(f"{'--dry-run' if dry_run else name} is about jobs on a cluster; add launch=slurm")
     elif name == "status":
@@ -65,6 +74,7 @@ def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
     else:
         check_folder(experiment.root)
         claim_folder(experiment.root, experiment.experiment)
+        warn_of_jobs(experiment.root, Hints([*overrides, "launch=slurm"]))
         with Workers(experiment.launch.workers, experiment.config.device) as workers:
             for stage, tasks in wanted.items():
                 run_stage(stage, tasks, workers)
@@ -73,28 +83,44 @@ def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
                 print(made)
 
 
-def on_slurm(name: str, stages: Stages, wanted: Stages, experiment: Experiment, dry_run: bool) -> None:
+def on_slurm(
+    name: str, stages: Stages, wanted: Stages, experiment: Experiment, overrides: Sequence[str], dry_run: bool
+) -> None:
     """The same on a cluster: submit, or look after what was submitted."""
-    from repro.pipeline.launch import queue, slurm, status  # submitit is not needed on this machine alone
+    from repro.pipeline.launch import slurm, status  # submitit is not needed on this machine alone
 
-    root, launch = experiment.root, experiment.launch
+    root, launch, hints = experiment.root, experiment.launch, Hints(overrides)
     if name == "status":
-        print("\n".join(status.report(stages, root)))
+        print("\n".join(status.report(stages, root, launch, hints)))
     elif name == "logs":
         print("\n".join(status.unfinished_logs(stages, root)))
     elif name == "cancel":
         print(f"cancelled: {', '.join(queue.cancel(root)) or 'there was nothing to cancel'}")
     elif name == "wait":
-        wait(stages, root)
+        wait(stages, root, hints)
     elif dry_run:
         print("\n".join(slurm.dry_run(wanted, root, launch)))
     else:
         claim_folder(root, experiment.experiment)
-        print("\n".join(slurm.submit(wanted, root, launch)) or "nothing to do")
-        print("submitted; follow with `make status LAUNCH=slurm` or `make wait`, stop with `make cancel`")
+        print("\n".join(slurm.submit(wanted, root, launch, hints)) or "nothing to do")
+        print(f"submitted; {hints.make('status')} shows how far it is")
+        print(f"{hints.make('wait')} waits for the end, {hints.make('cancel')} stops it")
 
 
-def wait(stages: Stages, root: Path) -> None:
+def fill_gallery(experiment: Experiment) -> None:
+    """Copy the figures drawn, with their captions, to the documentation, and the score of the claims to README."""
+    from repro.report import score
+    from repro.report.gallery import write_gallery, write_score
+
+    page = experiment.gallery_page()
+    figures = {task.figure: task.cells for task in experiment.stages()["figures"]}  # type: ignore[attr-defined]
+    write_gallery(experiment.root, figures, page)
+    write_score(README, score(experiment.root))
+    print(page)
+    print(README)
+
+
+def wait(stages: Stages, root: Path, hints: Hints) -> None:
     """Until no job of the experiment is left; the exit code is 1 if something is not done."""
     from repro.pipeline.launch import status
 
@@ -102,10 +128,29 @@ def wait(stages: Stages, root: Path) -> None:
         done = status.wait(stages, root, lambda line: print(line, flush=True), seconds=10)
     except KeyboardInterrupt:
         sys.exit(
-            "the jobs go on; `make wait` attaches again, `make status LAUNCH=slurm` looks, `make cancel` stops them"
+            f"the jobs go on; {hints.make('wait')} attaches again, {hints.make('status')} looks, "
+            f"{hints.make('cancel')} stops them"
         )
     if not done:
-        sys.exit("error: no jobs are left, but not all is done; see `make status LAUNCH=slurm`, then `make retry`")
+        sys.exit(
+            f"error: no jobs are left, but not all is done; see {hints.make('status')}, then {hints.make('retry')}"
+        )
+
+
+def warn_of_jobs(root: Path, hints: Hints) -> None:
+    """Say so when jobs on the cluster are to do the same."""
+    if not submitted_path(root).exists():
+        return
+    try:
+        jobs = queue.jobs_of(root)
+    except queue.SlurmError:  # no cluster here
+        return
+    if jobs:
+        print(
+            f"caution: {len(jobs)} jobs of this experiment are in the queue, and what they and this run have to do is "
+            f"done twice; {hints.make('wait')} waits for them, {hints.make('cancel')} stops them",
+            file=sys.stderr,
+        )
 
 
 def run_stage(stage: str, tasks: Sequence[Task], workers: Workers) -> None:
@@ -115,6 +160,7 @@ def run_stage(stage: str, tasks: Sequence[Task], workers: Workers) -> None:
     else:
         for task in tasks:
             run(task)
+        done_elsewhere(tasks)
         if tasks:
             print(f"{stage}: {len(tasks)} tasks done", flush=True)
 

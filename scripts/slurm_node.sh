@@ -1,5 +1,6 @@
 #!/bin/bash
-# A SLURM cluster of one node with accounting, in a folder of its own: to try the SLURM launcher and for the tests marked `slurm`.
+# A SLURM cluster of one node with accounting, in a folder of its own that only root may enter: to try the SLURM launcher as root,
+# and for the tests marked `slurm`.
 #
 #   settings=$(scripts/slurm_node.sh up) && eval "$settings"      install what is missing, start what does not run, export SLURM_CONF
 #   scripts/slurm_node.sh status      what runs; exit code 1 unless the node takes jobs and accounting answers
@@ -8,18 +9,10 @@
 # Needs root on Debian 12 or a relative of it; neither systemd nor cgroups. `up` may be called at any time: it leaves alone what runs,
 # restarts what died, and begins anew when an old folder cannot be brought back to life. Set by the environment:
 #
-#   SLURM_NODE_DIR              the folder (default /var/tmp/slurm_node)
-#   SLURM_NODE_CPUS             CPUs the node pretends to have (default: those it has)
+#   SLURM_NODE_DIR              the folder (default /var/lib/slurm_node)
+#   SLURM_NODE_CPUS             CPUs the node pretends to have (default: those it has, at least the 4 that our jobs ask for)
 #   SLURM_NODE_MAX_ARRAY_SIZE   MaxArraySize (default 1001, as SLURM's own); a small one forces the launcher to split its arrays
 set -euo pipefail
-
-DIR=$(realpath -m "${SLURM_NODE_DIR:-/var/tmp/slurm_node}")
-CPUS=${SLURM_NODE_CPUS:-$(nproc)}
-MAX_ARRAY_SIZE=${SLURM_NODE_MAX_ARRAY_SIZE:-1001}
-NODE=$(hostname)
-DAEMONS=(munged mariadbd slurmdbd slurmctld slurmd) # in the order of starting
-export SLURM_CONF=$DIR/slurm.conf
-export PATH=$PATH:/usr/sbin:/sbin
 
 say() { echo "slurm_node: $*" >&2; }
 
@@ -28,6 +21,16 @@ fail() {
     exit 1
 }
 
+DIR=${SLURM_NODE_DIR:-/var/lib/slurm_node}
+[ -d "$(dirname "$DIR")" ] || fail "there is no folder $(dirname "$DIR") for $(basename "$DIR"); make it first"
+DIR=$(realpath "$(dirname "$DIR")")/$(basename "$DIR") # a link in the folder's own place is not followed
+CPUS=${SLURM_NODE_CPUS:-$(($(nproc) > 4 ? $(nproc) : 4))}
+MAX_ARRAY_SIZE=${SLURM_NODE_MAX_ARRAY_SIZE:-1001}
+NODE=$(hostname)
+DAEMONS=(munged mariadbd slurmdbd slurmctld slurmd) # in the order of starting
+export SLURM_CONF=$DIR/slurm.conf
+export PATH=$PATH:/usr/sbin:/sbin
+
 wait_for() { # wait_for SECONDS COMMAND...: until the command succeeds
     local deadline=$((SECONDS + $1))
     shift
@@ -35,6 +38,20 @@ wait_for() { # wait_for SECONDS COMMAND...: until the command succeeds
         ((SECONDS < deadline)) || return 1
         sleep 0.2
     done
+}
+
+check_folder() { # refuse what another user could have put there or could change, and what this script did not make
+    local above=$DIR
+    [[ $DIR =~ ^[A-Za-z0-9/._-]+$ ]] || fail "SLURM does not take the name $DIR; choose letters, digits, dots and dashes"
+    while [ "$above" != / ]; do
+        above=$(dirname "$above")
+        [ "$(stat -c %u "$above")" = 0 ] || [ -O "$above" ] || fail "$above is another user's; choose another SLURM_NODE_DIR"
+        [ -z "$(find "$above" -maxdepth 0 -perm /022 ! -perm -1000)" ] || fail "others may write to $above; choose another SLURM_NODE_DIR"
+    done
+    [ -e "$DIR" ] || [ -L "$DIR" ] || return 0
+    [ -d "$DIR" ] && [ ! -L "$DIR" ] && [ -O "$DIR" ] || fail "$DIR is no folder of yours, or a link; remove it, or choose another SLURM_NODE_DIR"
+    [ -z "$(find "$DIR" -maxdepth 0 -perm /022)" ] || fail "others may write to $DIR; remove it, or choose another SLURM_NODE_DIR"
+    [ -e "$DIR/made_by_slurm_node" ] || [ -z "$(ls -A "$DIR")" ] || fail "$DIR holds something else; choose another SLURM_NODE_DIR"
 }
 
 install_packages() {
@@ -74,12 +91,12 @@ free_ports() { # four ports nobody listens on, below the range from which the ke
 }
 
 make_folder() {
-    mkdir -p "$DIR"/{state,spool,munge}
-    chmod 755 "$DIR" "$DIR/munge"
+    mkdir -m 700 "$DIR" # fails where something is
+    touch "$DIR/made_by_slurm_node"
+    mkdir "$DIR"/{state,spool,munge,mysql}
     free_ports >"$DIR/ports"
-    (umask 077 && head -c 1024 /dev/urandom >"$DIR/munge/key")
-    install -d -o mysql -g mysql "$DIR/mysql"
-    mariadb-install-db --no-defaults --user=mysql --datadir="$DIR/mysql" --skip-test-db \
+    (umask 077 && head -c 1024 /dev/urandom >"$DIR/munge/key" && head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$DIR/password")
+    mariadb-install-db --no-defaults --user=root --datadir="$DIR/mysql" --skip-test-db \
         --auth-root-authentication-method=socket >"$DIR/mariadb-install.log" 2>&1 || fail "mariadb-install-db failed, see $DIR/mariadb-install.log"
     echo "$NODE" >"$DIR/node" # last: a folder without it is incomplete
 }
@@ -107,7 +124,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU_Memory
 SlurmdParameters=config_overrides
 ReturnToService=2
 MaxArraySize=$MAX_ARRAY_SIZE
@@ -127,7 +144,11 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort=$dbd
 AccountingStoragePass=$DIR/munge/socket
+AccountingStorageEnforce=limits,qos
+# Without cgroups it is SLURM itself that kills a job which takes more memory than it asked for.
 JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 CONF
     echo "NodeName=$NODE Name=gpu File=/dev/null" >"$1/gres.conf" # a GPU on paper, so that requests for one are accepted
     (umask 077 && cat >"$1/slurmdbd.conf") <<CONF
@@ -143,7 +164,7 @@ StorageType=accounting_storage/mysql
 StorageHost=127.0.0.1
 StoragePort=$database
 StorageUser=slurm
-StoragePass=slurm
+StoragePass=$(cat "$DIR/password")
 StorageLoc=slurm_acct
 CONF
 }
@@ -164,20 +185,21 @@ sql() { mariadb --no-defaults --socket="$DIR/mysql/socket" -N -e "$1"; }
 
 start() { # start DAEMON unless it runs
     pid_of "$1" >/dev/null && return
-    local database
+    local database password
     read -r database _ <"$DIR/ports"
+    password=$(cat "$DIR/password")
     case $1 in
     munged) munged --force --num-threads=2 --key-file="$DIR/munge/key" --socket="$DIR/munge/socket" --pid-file="$DIR/munged.pid" \
         --seed-file="$DIR/munge/seed" --log-file="$DIR/munged.log" ;;
-    mariadbd) setsid mariadbd --no-defaults --user=mysql --datadir="$DIR/mysql" --socket="$DIR/mysql/socket" --port="$database" \
+    mariadbd) setsid mariadbd --no-defaults --user=root --datadir="$DIR/mysql" --socket="$DIR/mysql/socket" --port="$database" \
         --bind-address=127.0.0.1 --innodb-buffer-pool-size=64M --pid-file="$DIR/mysql/mariadbd.pid" & echo $! >"$DIR/mariadbd.pid" ;;
     *) "$1" ;;
     esac </dev/null >>"$DIR/$1.out" 2>&1
     case $1 in # each needs the one before
     munged) wait_for 10 munge -S "$DIR/munge/socket" -n ;;
     mariadbd) wait_for 60 sql "SELECT 1" && sql "CREATE DATABASE IF NOT EXISTS slurm_acct;
-        CREATE USER IF NOT EXISTS slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* TO slurm@localhost;
-        CREATE USER IF NOT EXISTS slurm@'127.0.0.1' IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* TO slurm@'127.0.0.1'" ;;
+        CREATE USER IF NOT EXISTS slurm@localhost IDENTIFIED BY '$password'; GRANT ALL ON slurm_acct.* TO slurm@localhost;
+        CREATE USER IF NOT EXISTS slurm@'127.0.0.1' IDENTIFIED BY '$password'; GRANT ALL ON slurm_acct.* TO slurm@'127.0.0.1'" ;;
     slurmdbd) wait_for 20 sacctmgr -n list cluster ;;
     slurmctld) wait_for 30 scontrol ping ;;
     slurmd) wait_for 30 pid_of slurmd ;;
@@ -222,8 +244,10 @@ up() {
     configure
     if ! start_all && ! start_all; then # once more, for a daemon that was about to end when we looked
         say "beginning anew in $DIR"
-        mkdir -p "$DIR.failed" && cp -f "$DIR"/*.log "$DIR"/*.out "$DIR.failed" 2>/dev/null || true
-        down && make_folder && configure && start_all || fail "could not start; the logs are in $DIR, those of the first attempt in $DIR.failed"
+        local failed
+        failed=$(mktemp -d -t slurm_node.XXXXXX)
+        cp "$DIR"/*.log "$DIR"/*.out "$failed" 2>/dev/null || true
+        down && make_folder && configure && start_all || fail "could not start; the logs are in $DIR, those of the first attempt in $failed"
     fi
     echo "export SLURM_CONF=$SLURM_CONF"
 }
@@ -256,6 +280,6 @@ status() {
 }
 
 case ${1-} in
-up | down | status) "$1" ;;
+up | down | status) check_folder && "$1" ;;
 *) fail "usage: $0 up|down|status" ;;
 esac

@@ -22,7 +22,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 def architecture(name: str, **settings: Any) -> Architecture:
     """A network of conf/model, some of its settings changed."""
-    return Architecture.from_keys(yaml.safe_load((CONF / f"{name}.yaml").read_text()) | settings)
+    return Architecture.from_keys(yaml.safe_load((CONF / f"{name}.yaml").read_text()) | {"width": 1.0} | settings)
 
 
 def build(name: str, *, channels: int = 1, classes: int = 10, side: int = 32, **settings: Any) -> nn.Module:

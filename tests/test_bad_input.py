@@ -5,8 +5,6 @@ import errno
 import numpy as np
 import pytest
 import torch
-from repro.trained import TrainedRun, build, load_weights, save_weights
-from safetensors.torch import save_file
 from scipy.sparse.linalg import eigsh
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -18,12 +16,9 @@ from repro.linalg.lanczos import fast_lanczos
 from repro.linalg.operator import Dense
 from repro.linalg.spectrum import spectrum
 from repro.measurements import find_measurement
-from repro.pipeline.experiment import Experiment
-from repro.pipeline.tasks import STAGES
 from repro.storage import results as store
-from repro.storage.files import file_digest, write_atomically, write_json
+from repro.storage.files import write_atomically
 from repro.storage.results import load_result, save_result
-from repro.storage.runs import cell_of, selected_folder
 
 X, Y = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
 
@@ -220,61 +215,6 @@ def test_scipy_finds_the_same_eigenvalues(dtype):
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def test_checkpoints_of_another_architecture_damaged_or_diverged(tmp_path):
-    path = tmp_path / "w.safetensors"
-    with refused("there is no weights file", FileNotFoundError):
-        load_weights(path, network())
-    save_weights(path, network(nn.BatchNorm1d(4)))
-    with refused("holds the weights of another architecture.*running_mean"):
-        load_weights(path, network())
-    whole = path.read_bytes()
-    for damaged in (whole[:-10], whole[:20], b"", b"\x80\x04pickled", bytes([255]) * 8 + whole[8:]):
-        path.write_bytes(damaged)
-        with refused("not a readable safetensors file.*save_file"):
-            load_weights(path, network())
-    save_file({name: tensor * float("nan") for name, tensor in network().state_dict().items()}, path)
-    with refused("weights that are not finite, first in"):
-        load_weights(path, network())
-
-
-def test_checkpoints_that_are_not_those_written(tmp_path):
-    config = next(iter(Experiment(["experiment=smoke", f"outputs={tmp_path}", "device=cpu"]).cells().values()))
-    folder = selected_folder(tmp_path / "smoke", cell_of(config))
-    path = folder / "epoch0000.safetensors"
-    save_weights(path, build(config))
-    write_json(folder / "run.json", {"digest": "abc", "epochs": [0], "files": {path.name: file_digest(path)}})
-    assert TrainedRun(config).epochs == [0]
-    with refused(r"no checkpoint of epoch 3; there are \[0\]"):
-        TrainedRun(config).at_epoch(3)
-    content = bytearray(path.read_bytes())
-    content[-2] ^= 1  # a valid file with another weight
-    path.write_bytes(content)
-    with refused(r"epoch0000\.safetensors is not the file that was written; delete run\.json"):
-        TrainedRun(config)
-    path.unlink()
-    with refused("there is no weights file", FileNotFoundError):
-        TrainedRun(config)
-
-
-def test_weights_of_a_network_for_other_images(tmp_path, monkeypatch):
-    (tmp_path / "thick.py").write_text(
-        "from torch import nn\n"
-        "def build(channels, classes): return nn.Sequential(nn.Conv2d(3, classes, 32), nn.Flatten())\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    config = next(iter(Experiment(["experiment=smoke", f"outputs={tmp_path}", "device=cpu"]).cells().values()))
-    config = {**config, "model": {"name": "thick:build"}, "weights": str(tmp_path / "w.safetensors")}
-    save_weights(tmp_path / "w.safetensors", build(config))
-    with refused(r"does not take images \[1, 1, 32, 32\]: .* have 3 channels, but got 1 channels .*; build is called"):
-        TrainedRun(config)
-
-
-def test_pickled_checkpoints_are_not_opened(tmp_path):
-    torch.save(network().state_dict(), tmp_path / "w.pt")
-    with refused("not a readable safetensors file.*safetensors.torch.save_file"):
-        load_weights(tmp_path / "w.pt", network())
-
-
 def test_a_tampered_result_file(tmp_path):
     path = tmp_path / "x.npz"
     save_result(path, {"a": np.arange(1000.0)}, {"code": "abc"})
@@ -304,8 +244,6 @@ def test_outputs_that_cannot_be_written(tmp_path):
     (tmp_path / "outputs").write_text("a file where a folder should be")
     with refused("cannot write .*result.json: .*choose a folder you may write to", OSError):
         write_atomically(tmp_path / "outputs" / "embedded" / "result.json", lambda p: p.write_text("{}"))
-    with refused("cannot write .*w.safetensors", OSError):
-        save_weights(tmp_path / "outputs" / "w.safetensors", network())
 
 
 # Names ----------------------------------------------------------------------------------------------------------------
@@ -335,11 +273,3 @@ def test_unknown_measurements_name_the_near_ones():
 def test_settings_that_a_measurement_does_not_know(name, settings, sentence):
     with refused(sentence):
         repro.measure(name, repro.Network(network(), (X, Y)), **settings)
-
-
-def test_settings_that_a_measurement_does_not_know_from_a_configuration(tmp_path):
-    overrides = ["experiment=smoke", f"outputs={tmp_path}", "+measurements.kronecker_factors.sharing=expnd"]
-    overrides += ["~figures", "+figures.11={}"]
-    (task,) = {task.name: task for task in Experiment(overrides).stages()["measure"] if "n6" in task.name}.values()
-    with refused("sharing is 'expnd'"):
-        STAGES["measure"].run(task.config)

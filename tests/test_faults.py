@@ -19,6 +19,8 @@ from repro.pipeline.launch import status
 from repro.pipeline.launch.attempts import begin, end, read_attempt
 from repro.pipeline.launch.local import FailedTasksError, Workers, log_path
 from repro.pipeline.launch.queue import Job
+from repro.pipeline.launch.states import Seen, look
+from repro.pipeline.launch.submissions import Submitted
 from repro.storage import files
 from repro.storage.results import load_provenance
 from repro.storage.runs import read_run
@@ -78,11 +80,11 @@ def test_a_task_that_ended_before_it_began_does_not_count_for_the_pace(tmp_path,
     end(task, begin(task, "7", tmp_path / "job.err"))
     attempt = read_attempt(task)
     assert attempt.ended < attempt.started
-    seen = [status.Seen(task, "done", attempt), status.Seen(task, "running", attempt)]
+    seen = [Seen(task, "done", attempt), Seen(task, "running", attempt)]
     assert status._pace(seen) == []
     attempt.ended = attempt.started + 30
     assert status._pace(seen) == ["sweep: 1 at once, 30 s a task, 120 tasks an hour, about 0.0 h to go"]
-    assert status.look({"sweep": [task]}, [Job("7", "sweep", "RUNNING", "")])[0].state == "running"
+    assert look({"sweep": [task]}, [Job("7", "sweep", "RUNNING", "")], Submitted())[0].state == "running"
 
 
 @pytest.mark.parametrize("stage", WRITTEN)

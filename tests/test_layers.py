@@ -15,7 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spectra": set(),
     "storage": {"spectra"},
     "linalg": {"spectra"},
-    "curvature": {"linalg"},
+    "curvature": {"linalg", "spectra"},
     "data": set(),
     "models": set(),
     "training": {"storage"},

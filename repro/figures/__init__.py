@@ -3,17 +3,20 @@
 A module `fig05_<slug>.py` is Figure 5 of the paper, `x01_<slug>.py` extra figure x1, which is ours. Each has
     a docstring whose first line is the title,
     MEASUREMENTS: tuple[str, ...]              what it is drawn from,
+    FALLBACK: str                              optional: replaces "exact_spectrum" on cells that are too large for it,
     draw(results: Results) -> Figure,
-    caption(results: Results) -> str           data, network, n, epoch, what is our reading, which experiment.
+    caption(results: Results) -> str           what is seen: data, network, n, epoch, experiment; one plain paragraph,
+    PAPER: str                                 what is known of the paper's figure, and what is our choice; optional.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import json
 import pkgutil
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -23,7 +26,8 @@ from matplotlib.figure import Figure
 from repro.figures import style
 from repro.figures.numbers import drawn_numbers
 from repro.figures.results import Results
-from repro.storage.files import write_atomically
+from repro.storage.files import write_atomically, write_json
+from repro.storage.identity import drawing
 from repro.storage.results import Cell
 
 
@@ -65,6 +69,19 @@ class PaperFigure(NamedTuple):
     def measurements(self) -> tuple[str, ...]:
         return tuple(self._loaded().MEASUREMENTS)
 
+    @property
+    def fallback(self) -> str | None:
+        """What takes the place of `exact_spectrum` on cells that are too large for it; None: nothing does."""
+        return getattr(self._loaded(), "FALLBACK", None)
+
+    def drawn_from(self, measurement: str) -> bool:
+        """Whether one measurement is all that it needs."""
+        return len(self.measurements) == 1 and measurement in (*self.measurements, self.fallback)
+
+    def results(self, root: Path, cells: Iterable[Cell], experiment: str | None = None) -> Results:
+        """What is stored below `root` of all that the figure is drawn from; see `Results.load`."""
+        return Results.load(root, self.measurements, cells, experiment, fallback=self.fallback)
+
     def draw(self, results: Results) -> Figure:
         """The figure, in the house style whatever the caller's matplotlib settings are."""
         with style.theme():
@@ -72,6 +89,11 @@ class PaperFigure(NamedTuple):
 
     def caption(self, results: Results) -> str:
         return self._loaded().caption(results)
+
+    @property
+    def known(self) -> str:
+        """What is known of the paper's figure, apart from the caption; empty if the module says nothing."""
+        return getattr(self._loaded(), "PAPER", "")
 
     def _loaded(self) -> ModuleType:
         return importlib.import_module(f"{__name__}.{self.module}")
@@ -98,11 +120,32 @@ def figure_path(root: Path, figure: PaperFigure) -> Path:
     return root / "figures" / figure.file_stem
 
 
-def draw(root: Path, number: str, cells: Iterable[Cell], experiment: str) -> None:
-    """Draw one figure of an experiment from what is stored below `root`: PDF, PNG, and the numbers drawn as csv."""
+def draw(root: Path, number: str, cells: Sequence[Cell], experiment: str, *, force: bool = False) -> None:
+    """Draw one figure of an experiment from what is stored below `root`: PDF, PNG, and the numbers drawn as csv.
+
+    Nothing is done, unless forced, where these files are there and were drawn from the same results by the same code,
+    which a digest in the json file beside them tells.
+    """
     paper_figure = find_figure(number)
-    results = Results.load(root, paper_figure.measurements, cells, experiment)
-    figure, path = paper_figure.draw(results), figure_path(root, paper_figure)
+    path = figure_path(root, paper_figure)
+    read = [name for name in (*paper_figure.measurements, paper_figure.fallback) if name]
+    wanted = {"digest": drawing(root, paper_figure.number, read, cells, experiment)}
+    if not force and _drawn_as(path, wanted):
+        return
+    results = paper_figure.results(root, cells, experiment)
+    figure = paper_figure.draw(results)
+    path.with_suffix(".json").unlink(missing_ok=True)  # until all files are written, they are nobody's
     style.save_figure(figure, path)
     numbers = drawn_numbers(figure)
     write_atomically(path.with_suffix(".csv"), lambda p: numbers.to_csv(p, index=False, float_format="%.6g"))
+    write_json(path.with_suffix(".json"), wanted)
+
+
+def _drawn_as(path: Path, wanted: Mapping[str, str]) -> bool:
+    """Whether all files of a figure are there, and the digest beside them is the one wanted."""
+    if not all(path.with_suffix(suffix).exists() for suffix in (".pdf", ".png", ".csv", ".json")):
+        return False
+    try:
+        return json.loads(path.with_suffix(".json").read_text()) == wanted
+    except ValueError:  # damaged: draw again
+        return False

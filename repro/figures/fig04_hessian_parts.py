@@ -8,6 +8,7 @@ from repro.figures.fig03_hessian_spectrum import draw_spectra, how_drawn
 from repro.figures.results import Results
 
 MEASUREMENTS = ("hessian_spectrum",)
+PAPER = "That these are spectra of the training data is our reading; the smoothing κ = 3 is the paper's."
 PARTS = ("train_hessian", "train_gauss_newton", "train_residual")
 
 
@@ -32,7 +33,7 @@ def share_eigenvalue_axis(figure: Figure, parts: int) -> None:
 
 def caption(results: Results) -> str:
     return (
-        "Spectra of the Hessian and of its two parts, Hess = G + E, on training data (that these are training data is "
-        f"our reading). {how_drawn(results)} The eigenvalue axis is the same for the three. "
+        "Spectra of the Hessian and of its two parts, Hess = G + E, on training data. "
+        f"{how_drawn(results)} The eigenvalue axis is the same for the three. "
         f"{results.where('hessian_spectrum')}"
     )

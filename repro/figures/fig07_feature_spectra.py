@@ -11,10 +11,14 @@ from repro.figures.style import COLORS
 from repro.storage.results import Result
 
 MEASUREMENTS = ("layer_features",)
+PAPER = (
+    "The figure shows the spectra of the features' second moments and class means; that knockouts subtract is likely. "
+    "For a convolution the paper does not say what a sample is; ours are the patches under its kernel."
+)
 
 
 def draw(results: Results) -> Figure:
-    """A panel a layer: H, what is left without the class means, and the eigenvalues of H_class as stems."""
+    """A panel a layer: H, what is left without the class means, and the eigenvalues of H_class above."""
     return layer_grid(
         results.of("layer_features"),
         lambda result: len(result.arrays["layers"]),
@@ -42,7 +46,7 @@ def feature_title(l: int, layers: int) -> str:
 def caption(results: Results) -> str:
     return (
         "Uncentred second moments H of the features: what enters each linear layer after batch norm and ReLU, and the "
-        "logits. Exact eigenvalues, counted in logarithmic bins; those below 1e-8 of the largest are not shown. Stems: "
-        "the C eigenvalues of H_class. Light blue: H − H_class (that knockouts of H subtract is likely, not certain). "
-        f"For a convolution H is that of the patches under its kernel (our reading). {results.where('layer_features')}"
+        "logits. Exact eigenvalues, counted in logarithmic bins; those below 1e-8 of the largest are not shown. "
+        "Circles: the C eigenvalues of H_class. Light blue: H − H_class. For a convolution H is that of the patches "
+        f"under its kernel. {results.where('layer_features')}"
     )

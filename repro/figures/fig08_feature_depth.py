@@ -12,6 +12,10 @@ from repro.figures.style import COLORS
 from repro.storage.results import Result
 
 MEASUREMENTS = ("layer_features",)
+PAPER = (
+    "The figure shows outliers emerging with depth and class means becoming orthogonal; that its knockouts subtract "
+    "is likely. The third panel is ours."
+)
 
 
 def draw(results: Results) -> Figure:
@@ -61,8 +65,8 @@ def _overlaps(ax: Axes, result: Result) -> None:
 def caption(results: Results) -> str:
     return (
         "Features over the layers (0 is the input). First: the leading 2C eigenvalues of H, of H without the global "
-        "mean, and of H without the class means; subtraction knockouts (likely). Second: second over smallest "
+        "mean, and of H without the class means, by subtraction. Second: second over smallest "
         "eigenvalue of H_class, which falls as class means become orthogonal and alike in size; without the logits. "
-        "Third (ours): squared cosine of the top C eigenvectors with the span of the class means, of the top one with "
+        "Third: squared cosine of the top C eigenvectors with the span of the class means, of the top one with "
         f"the global mean, and the class part of the trace. {results.where('layer_features')}"
     )

@@ -11,10 +11,14 @@ from repro.figures.style import COLORS
 from repro.storage.results import Result
 
 MEASUREMENTS = ("layer_errors",)
+PAPER = (
+    "The figure shows the spectra of the errors' second moments; that knockouts subtract is likely. For a convolution "
+    "the paper does not say what a sample is; every position is one unless set otherwise."
+)
 
 
 def draw(results: Results) -> Figure:
-    """A panel a layer: Delta, what is left within cross-classes, and the eigenvalues of the low-rank parts as stems."""
+    """A panel a layer: Delta, what is left within cross-classes, and the eigenvalues of the low-rank parts above."""
     return layer_grid(
         results.of("layer_errors"),
         lambda result: len(result.arrays["layers"]),
@@ -31,7 +35,7 @@ def _panel(ax: Axes, result: Result, l: int) -> None:
     histogram(ax, values, edges, color=COLORS["whole"], label="Δ")
     histogram(ax, arrays[f"layer{l}_within"], edges, color=COLORS["within"], label="Δ$_{within}$", fill=False)
     top = ax.get_ylim()[1]
-    marks(ax, arrays[f"layer{l}_cross"], 0.2 * top, color=COLORS["cross"], label="Δ$_{cross}$", stems=False)
+    marks(ax, arrays[f"layer{l}_cross"], 0.2 * top, color=COLORS["cross"], label="Δ$_{cross}$", marker="|")
     marks(ax, arrays[f"layer{l}_class"], 0.6 * top, color=COLORS["class"], label="Δ$_{class}$")
     ax.set_title(error_title(l, len(arrays["layers"])))
 
@@ -44,8 +48,8 @@ def error_title(l: int, layers: int) -> str:
 def caption(results: Results) -> str:
     return (
         "Weighted second moments Δ of the errors at the output of each linear map, before batch norm. Exact "
-        "eigenvalues, counted in logarithmic bins; those below 1e-8 of the largest are not shown. Stems: the C "
+        "eigenvalues, counted in logarithmic bins; those below 1e-8 of the largest are not shown. Circles: the C "
         "eigenvalues of Δ_class; ticks: those of Δ_cross, at most C (C − 2). Light blue: Δ minus Δ_class, Δ_cross and "
-        "Δ_{c=c'} (that knockouts of Δ subtract is likely, not certain). For a convolution every position is a sample "
-        f"unless set otherwise (our reading). {results.where('layer_errors')}"
+        "Δ_{c=c'}. For a convolution every position is a sample unless set otherwise. "
+        f"{results.where('layer_errors')}"
     )

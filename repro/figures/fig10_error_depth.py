@@ -13,6 +13,10 @@ from repro.figures.style import COLORS
 from repro.storage.results import Result
 
 MEASUREMENTS = ("layer_errors",)
+PAPER = (
+    "The figure shows the outliers of the errors being lost towards the input; that its knockouts subtract is likely. "
+    "The second and third panel are ours."
+)
 
 
 def draw(results: Results) -> Figure:
@@ -65,7 +69,7 @@ def _shares(ax: Axes, result: Result) -> None:
 def caption(results: Results) -> str:
     return (
         "Errors over the layers (the last one at the logits). First: the leading 2C eigenvalues of Δ, of Δ without the "
-        "class part, without the cross-class part, and of what remains within; subtraction knockouts (likely). Second "
-        "(ours): mean absolute cosine between class means of different classes, and squared cosine of the top C − 1 "
+        "class part, without the cross-class part, and of what remains within, by subtraction. Second: "
+        "mean absolute cosine between class means of different classes, and squared cosine of the top C − 1 "
         f"eigenvectors with the span of the class means. Third: trace of each part. {results.where('layer_errors')}"
     )

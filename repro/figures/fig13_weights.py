@@ -12,6 +12,10 @@ from repro.figures.style import COLORS
 from repro.storage.results import Result
 
 MEASUREMENTS = ("weights",)
+PAPER = (
+    "W_class = −(1/η) Ave_c δ_{c,c} h_cᵀ is likely the paper's, and so is subtraction; projection, the scale a and "
+    "the second panel are ours."
+)
 
 
 def draw(results: Results) -> Figure:
@@ -55,10 +59,10 @@ def caption(results: Results) -> str:
     scales = ", ".join(f"{value:.2g}" for value in first["scale"])
     return (
         "First: leading singular values of each layer's weights W, and after two knockouts of W_class = −(1/η) Ave_c "
-        "δ_{c,c} h_cᵀ (likely the paper's), η the weight decay: subtraction, and projection of its columns and rows (a "
-        "guess). The size of W_class presumes stationary weights, which batch norm prevents; so that its direction can "
-        "be judged it is scaled by the number a that brings a W_class closest to W (ours; 1 at a stationary point): "
-        f"{scales} by layer. The residual ‖W + ∇L/η‖ / ‖W‖ is {residuals} (of the first network shown). Second (ours): "
+        "δ_{c,c} h_cᵀ, η the weight decay: subtraction, and projection of its columns and rows. "
+        "The size of W_class presumes stationary weights, which batch norm prevents; so that its direction can "
+        "be judged it is scaled by the number a that brings a W_class closest to W (1 at a stationary point): "
+        f"{scales} by layer. The residual ‖W + ∇L/η‖ / ‖W‖ is {residuals} (of the first network shown). Second: "
         "squared cosine of the top C singular vectors with the span of the class means of errors (left) and features "
         f"(right), dotted what random vectors would have, and the cosine of W with W_class. {results.where('weights')}"
     )

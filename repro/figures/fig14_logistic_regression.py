@@ -10,6 +10,10 @@ from repro.figures.results import Results
 from repro.figures.style import COLORS, label_panels, subplots
 
 MEASUREMENTS = ("logistic_regression",)
+PAPER = (
+    "Theorem 8.1 is the paper's. That this figure shows them is a guess, as are the settings; the "
+    "softmax, its ratios and the α that follows the Bayes error are ours."
+)
 THEORY, CONSTANT, SOFTMAX = COLORS["whole"], COLORS["cross"], COLORS["class"]
 
 
@@ -76,12 +80,12 @@ def _ratios(ax: Axes, arrays: dict[str, np.ndarray], against: str, label: str) -
 def caption(results: Results) -> str:
     settings = results.of("logistic_regression")[0].provenance["measurement"]
     return (
-        "Multinomial logistic regression on Gaussian classes (Section 8; that Figure 14 shows this is our guess), C = "
-        f"{settings['classes']}, D = {settings['features']}. First: eigenvalues of E G by Theorem 8.1 (certain) at s = "
+        "Multinomial logistic regression on Gaussian classes (Section 8), C = "
+        f"{settings['classes']}, D = {settings['features']}. First: eigenvalues of E G by Theorem 8.1 at s = "
         f"{settings['snr']:g}, of a sample of {settings['examples']} points under the theorem's constant p, "
         "and under the softmax of the Bayes classifier, where C − 1 outliers stand clear and the mini-bulk does not "
         "end at C (C − 1). Second and third: outliers and mini-bulk over the bulk, against s and the Bayes error "
-        "1 − E Φ(t+Z)^{C−1}, to which the theorem's α is set (ours); for softmax probabilities the mean of the top "
-        "C − 1 and of the next C (C − 2) over the median of the others (ours). Both grow as the error falls. "
+        "1 − E Φ(t+Z)^{C−1}, to which the theorem's α is set; for softmax probabilities the mean of the top "
+        "C − 1 and of the next C (C − 2) over the median of the others. Both grow as the error falls. "
         f"{results.where('logistic_regression')}"
     )

@@ -103,15 +103,11 @@ def log_edges(eigenvalues: np.ndarray, *, bins: int = 48) -> np.ndarray:  # -> [
     return np.geomspace(0.5 * lowest, 3 * largest, bins + 1)
 
 
-def marks(
-    ax: Axes, eigenvalues: np.ndarray, level: float, *, color: str, label: str, stems: bool = True
-) -> None:  # [k]
-    """Single eigenvalues at a given count, as circles on stems or as ticks; those left of the panel are not drawn."""
+def marks(ax: Axes, eigenvalues: np.ndarray, level: float, *, color: str, label: str, marker: str = "o") -> None:  # [k]
+    """Single eigenvalues as markers at a count above the histogram, which they leave free; not those left of it."""
     kept = eigenvalues[eigenvalues > ax.get_xlim()[0]]
-    if stems:
-        ax.vlines(kept, ax.get_ylim()[0], level, color=color, linewidth=0.5, zorder=3)
-    (points,) = ax.plot(kept, np.full(len(kept), level), "o" if stems else "|", color=color, label=label, zorder=4)
-    points.set(markersize=2.5 if stems else 4, markeredgewidth=0.6)
+    (points,) = ax.plot(kept, np.full(len(kept), level), marker, linestyle="", color=color, label=label, zorder=4)
+    points.set(markersize=4 if marker == "|" else 2.5, markeredgewidth=0.6)
 
 
 def top_by_depth(

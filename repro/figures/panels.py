@@ -38,12 +38,12 @@ def spectrum_panel(
     curve = linear_curve(smoothed.nodes, smoothed.weights)
     width = gaussian_width(smoothed.steps, KAPPA) * (curve.x[-1] - curve.x[0]) / 2
     single = 1 / (spectrum.dim * width * np.sqrt(2 * np.pi))
-    floor = np.full_like(curve.x, 0.1 * single)
+    floor = 0.1 * single
     _filled(ax, curve, floor, color=color, label=label, band=band)
     if outliers:
-        stems(ax, spectrum.eigenvalues, single, floor[0], color=color, converged=spectrum.converged)
+        stems(ax, spectrum.eigenvalues, single, floor, color=color, converged=spectrum.converged)
     ax.set_yscale("log")
-    ax.set_ylim(floor[0], max(3 * curve.density.max(), 10 * single))
+    ax.set_ylim(floor, max(3 * curve.density.max(), 10 * single))
     ax.set_xlabel("eigenvalue λ")
     ax.set_ylabel("density per unit λ")
 
@@ -84,32 +84,42 @@ def log_spectrum_panel(
 ) -> Curve:
     """Density of |λ| + ε on log-log axes over `limits`; per unit λ as in the paper, or per unit ln λ (C.7).
 
-    What is lower than a tenth of what one eigenvalue has alone is not drawn. Returns the curve drawn.
+    The axis ends, for all spectra on it, at a tenth of what a single eigenvalue at the right end has; what is lower is
+    clipped there. Returns the curve drawn.
     """
     curve = log_curve(spectrum.nodes, spectrum.weights, epsilon=epsilon, limits=limits, per_log=per_log)
     width = gaussian_width(spectrum.steps, LOG_KAPPA) * np.log(limits[1] / limits[0]) / 2
     single = 1 / (spectrum.dim * width * np.sqrt(2 * np.pi))
-    floor = 0.1 * single * (np.ones_like(curve.x) if per_log else 1 / curve.x)
+    floor = 0.1 * single / (1 if per_log else limits[1])
     _filled(ax, curve, floor, color=color, label=label, fill=fill, linestyle=linestyle)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(*limits)
+    _clip_below(ax, floor, 3 * curve.density.max())
     ax.set_xlabel("eigenvalue |λ| + ε")
     ax.set_ylabel("density per unit ln λ" if per_log else "density per unit λ")
     return curve
 
 
+def _clip_below(ax: Axes, floor: float, top: float) -> None:
+    """End the axis at `floor`; where spectra are drawn on it already, at the higher floor and the higher top."""
+    if not ax.get_autoscaley_on():
+        low, high = ax.get_ylim()
+        floor, top = max(floor, low), max(top, high)
+    ax.set_ylim(floor, top)
+
+
 def _filled(
     ax: Axes,
     curve: Curve,
-    floor: np.ndarray,
+    floor: float,
     *,
     color: str,
     label: str | None,
     band: bool = False,
     fill: bool = True,
     linestyle: str = "-",
-) -> None:  # floor [points]; what lies under it is not drawn
+) -> None:  # what lies under the floor is not drawn
     shown = np.where(curve.density > floor, curve.density, np.nan)
     ax.plot(curve.x, shown, color=color, label=label, linestyle=linestyle, zorder=2)
     if fill:

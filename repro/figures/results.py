@@ -28,7 +28,7 @@ class Results:
     def where(self, measurement: str) -> str:
         """Data, network, sample size and epoch of a measurement's results, and the experiment: the end of a caption."""
         cells = [_describe(result) for result in self.of(measurement) if result.cell is not None]
-        return f"{'; '.join(dict.fromkeys(cells)) or 'No network'}. Experiment: {self.experiment}."
+        return f"{'; '.join(dict.fromkeys(cells)) or 'No network is involved'}. Experiment: {self.experiment}."
 
     def of(self, measurement: str) -> list[Result]:
         """Results of one measurement, a result a cell; of a measurement of no network a single one.
@@ -43,9 +43,17 @@ class Results:
 
     @classmethod
     def load(
-        cls, root: Path, measurements: Iterable[str], cells: Iterable[Cell], experiment: str | None = None
+        cls,
+        root: Path,
+        measurements: Iterable[str],
+        cells: Iterable[Cell],
+        experiment: str | None = None,
+        *,
+        fallback: str | None = None,
     ) -> Results:
         """Read the results of `measurements` on `cells` below the experiment's folder `root`, by default named like it.
+
+        Where the result of `exact_spectrum` says that a cell is too large for it, that of `fallback` takes its place.
 
         Raises:
             FileNotFoundError: results are missing; the sentence says which and how to get them.
@@ -53,7 +61,17 @@ class Results:
         """
         cells = list(cells)
         measured = {name: _of_one_measurement(root, name, cells) for name in measurements}
+        if fallback and "exact_spectrum" in measured:
+            measured["exact_spectrum"] = [
+                result if is_exact(result) else _of_one_measurement(root, fallback, [cell])[0]
+                for cell, result in zip(cells, measured["exact_spectrum"])
+            ]
         return cls(experiment or root.name, measured, _table(root / "runs.csv"), _table(root / "selected.csv"))
+
+
+def is_exact(result: Result) -> bool:
+    """Whether it holds exact eigenvalues of G; else the cell was too large for them (see `exact_spectrum`)."""
+    return "share_class" in result.arrays
 
 
 def _of_one_measurement(root: Path, measurement: str, cells: list[Cell]) -> list[Result]:

@@ -17,6 +17,7 @@ from repro.figures.results import Results
 from repro.figures.style import PAGE, label_panels, subplots
 
 MEASUREMENTS: tuple[str, ...] = ()
+PAPER = "The run with the best test error after the last epoch is kept. That the paper shows these curves is a guess."
 COLUMNS = 3  # panels in a row of the lower part
 MARKERS = "osD^v<>P"
 
@@ -25,22 +26,28 @@ def draw(results: Results) -> Figure:
     """Error and learning rate of the selected runs against n; error against learning rate for each (data, model)."""
     if results.runs.empty:
         raise ValueError(f"experiment {results.experiment} has no runs yet; run `make sweep` and `make select` first")
-    lines = list(results.selected.groupby(["data_title", "model_title"], sort=False).groups)
+    runs, selected = _first_seed(results.runs), _first_seed(results.selected)
+    lines = list(selected.groupby(["data_title", "model_title"], sort=False).groups)
     rows = 1 + -(-len(lines) // COLUMNS)
     figure, axes = subplots(rows, COLUMNS, width=PAGE, row_height=1.9)
-    _selected(axes[0, 0], results.selected, "test_error", "test error")
-    _selected(axes[0, 1], results.selected, "lr", "selected learning rate")
+    _selected(axes[0, 0], selected, "test_error", "test error")
+    _selected(axes[0, 1], selected, "lr", "selected learning rate")
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0, 1].set_yscale("log")
     _rate_ticks(axes[0, 1].yaxis)
     _legend(axes[0, 2], axes[0, 0])
     for ax, (data, model) in zip(axes[1:].flat, lines):
-        _rates(ax, results.runs.query("data_title == @data and model_title == @model"), results.selected)
+        _rates(ax, runs.query("data_title == @data and model_title == @model"), selected)
         ax.set_title(f"{data},\n{model}")
     for ax in axes[1:].flat[len(lines) :]:
         ax.set_axis_off()
     label_panels([axes[0, 0], axes[0, 1], *axes[1:].flat[: len(lines)]])
     return figure
+
+
+def _first_seed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the first seed of each cell: those of several would be drawn as one zigzag."""
+    return runs[runs.seed == runs.groupby(["data", "model", "n_per_class"]).seed.transform("min")]
 
 
 def _selected(ax: Axes, selected: pd.DataFrame, column: str, label: str) -> None:
@@ -109,12 +116,12 @@ def _shade_diverged(ax: Axes, runs: pd.DataFrame) -> None:
 
 
 def caption(results: Results) -> str:
-    runs = results.runs
+    seeds = "" if results.runs.seed.nunique() == 1 else " Of several seeds the first is shown."
+    runs = _first_seed(results.runs)
     diverged = int(runs.diverged.astype(bool).sum())
     return (
         "Test error after the last epoch and learning rate of the selected run of each cell against the number of "
         "training examples per class; below, every run, with the selected one circled and the learning rates at which "
-        f"a run diverged shaded ({diverged} of {len(runs)} runs). That the run with the best last-epoch test error is "
-        "kept is certain; that the paper shows these curves is a guess. "
-        f"Epochs: {', '.join(str(e) for e in sorted(runs.epochs.unique()))}. Experiment: {results.experiment}."
+        f"a run diverged shaded ({diverged} of {len(runs)} runs). "
+        f"Epochs: {', '.join(str(e) for e in sorted(runs.epochs.unique()))}. Experiment: {results.experiment}.{seeds}"
     )

@@ -11,6 +11,7 @@ from repro.figures.results import Results
 from repro.figures.style import COLORS, PAGE, label_panels, subplots
 
 MEASUREMENTS = ("alignment",)
+PAPER = "The paper judges these alignments by eye and gives no such numbers."
 MATRICES = {"hessian": "Hess", "gauss_newton": "$G$"}
 PARTS = {
     "class": "$G_{class}$",
@@ -99,5 +100,5 @@ def caption(results: Results) -> str:
         "eigenvalues (u^T part u / λ), the same for G; squared projections of the eigenvectors onto the spans of "
         "the class means (solid) and of the cross-class part (dotted); principal angles between the C largest "
         "eigenvectors and the class means, and between those of Hess and G. More than half inside span{g_c}: "
-        f"{'; '.join(lines)}. Training data. The paper has no such numbers. {results.where('alignment')}"
+        f"{'; '.join(lines)}. Training data. {results.where('alignment')}"
     )

@@ -12,6 +12,7 @@ from repro.figures.results import Results
 from repro.figures.style import PAGE, subplots
 
 MEASUREMENTS = ("class_means",)
+PAPER = "The t-SNE of these means, with perplexity C, is the companion paper's; the random start with seed 0 is ours."
 COLUMNS = 3  # panels in a row
 
 
@@ -63,6 +64,6 @@ def embedding(gram: np.ndarray, perplexity: float) -> np.ndarray:  # [K, K] -> [
 def caption(results: Results) -> str:
     return (
         "t-SNE of the unweighted class means δ_c (large) and cross-class means δ_c,c' (small, coloured by class c) "
-        "of the gradients √p g on the training set, from their distances, with perplexity C: certain of the "
-        f"companion paper; random start with seed 0 is our choice. {results.where('class_means')}"
+        "of the gradients √p g on the training set, from their distances, with perplexity C and a random "
+        f"start. {results.where('class_means')}"
     )

@@ -10,6 +10,10 @@ from repro.figures.results import Results
 from repro.figures.style import COLORS, PAGE, label_panels, subplots
 
 MEASUREMENTS = ("alignment",)
+PAPER = (
+    "The comparison with G_1 is the companion paper's, which takes the outliers from subspace iteration; ours are "
+    "from Lanczos with restarts."
+)
 COLUMNS = 3  # panels in a row
 PARTS = {"companion_class_part": ("$G_1$, unweighted", "o"), "class_part": ("$G_{class}$", "s")}
 
@@ -55,6 +59,6 @@ def caption(results: Results) -> str:
     return (
         "The C largest eigenvalues of the training Hessian against the eigenvalues of the same rank of the "
         "companion's G_1 (unweighted means) and of the paper's G_class; on the grey line they are equal. Open "
-        "symbols: eigenpair not converged. The comparison with G_1 is certain of the companion paper, which takes "
-        f"the outliers from subspace iteration; ours are from Lanczos with restarts. {results.where('alignment')}"
+        "symbols: eigenpair not converged. "
+        f"{results.where('alignment')}"
     )

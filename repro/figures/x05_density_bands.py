@@ -12,6 +12,7 @@ from repro.figures.style import COLORS, PAGE, label_panels, subplots
 from repro.spectra.record import Spectrum
 
 MEASUREMENTS = ("density_probes",)
+PAPER = "The figure is ours; the paper takes one probe."
 
 
 def draw(results: Results) -> Figure:
@@ -53,6 +54,6 @@ def caption(results: Results) -> str:
         "steps: mean and one standard error of it (band). Left, Lanczos alone: each probe gives an outlier a mass that "
         "is 1/P times a chi-square variable. Middle, the leading C eigenpairs taken exactly and the rest from the "
         "orthogonal complement. Right, the mass above the weakest outlier times P, by probe; the line is the number of "
-        "outliers it should count. The figure is ours; the paper takes one probe. "
+        "outliers it should count. "
         f"{results.where('density_probes')}"
     )

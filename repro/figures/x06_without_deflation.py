@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from repro.figures.fig03_hessian_spectrum import draw_spectra
+from repro.figures.fig03_hessian_spectrum import draw_spectra, effort
 from repro.figures.results import Results
 from repro.spectra.broadening import KAPPA
 
 MEASUREMENTS = ("hessian_spectrum",)
+PAPER = "Appendix C of the paper has such plots."
 SPECTRA = ("train_hessian", "test_hessian", "train_gauss_newton", "train_residual")
 
 
@@ -21,8 +22,8 @@ def caption(results: Results) -> str:
     settings = results.of("hessian_spectrum")[0].provenance["measurement"]
     return (
         "The spectra of Figures 3 and 4 as one density, without separating outliers: these are the bumps on the right. "
-        "Appendix C has such plots (certain). The width of the smoothing follows the whole range, so that the bulk "
-        f"looks wider than after deflation. {settings['steps']} Lanczos steps, {settings['probes']} probe(s), κ = "
+        "The width of the smoothing follows the whole range, so that the bulk "
+        f"looks wider than after deflation. Made with {effort(settings)}, κ = "
         f"{KAPPA:g}. Each eigenvalue that converged carries its exact mass 1/P here, where a single probe of Lanczos "
         f"would give it a random one. {results.where('hessian_spectrum')}"
     )

@@ -10,6 +10,7 @@ from repro.figures.results import Results
 from repro.figures.style import COLORS, PAGE, label_panels, subplots
 
 MEASUREMENTS = ("alignment_dynamics",)
+PAPER = "The paper has no such numbers."
 PARTS = {"class": "$G_{class}$", "cross": "$G_{cross}$", "same": "$G_{c=c'}$", "within": "$G_{within}$"}
 
 
@@ -91,6 +92,6 @@ def caption(results: Results) -> str:
         "eigenvectors onto the span of the class means of the same epoch (dots, open where the eigenpair has not "
         "converged), their mean, and the fraction above one half; largest, median and smallest cosine of the "
         "principal angles; what each part of G contributes to the sum of these eigenvalues (Σ u^T part u / Σ λ). "
-        f"More than half inside span{{g_c}}: {'; '.join(lines)}. The paper has no such numbers. "
+        f"More than half inside span{{g_c}}: {'; '.join(lines)}. "
         f"{results.where('alignment_dynamics')}"
     )

@@ -12,6 +12,7 @@ from repro.figures.results import Results
 from repro.figures.style import COLORS, PAGE, label_panels, subplots
 
 MEASUREMENTS = ("class_means",)
+PAPER = "The figure is ours."
 SMALLEST = 1e-10  # eigenvalue over the largest that is more than rounding
 
 
@@ -62,5 +63,5 @@ def caption(results: Results) -> str:
         "Class/cross-class structure of G on the training set: the C eigenvalues of G_class and the C(C−2) of "
         f"G_cross by rank on logarithmic axes (grey line: rank C, C = {', '.join(map(str, classes))}; those below "
         f"{SMALLEST:g} of the largest are rounding and left out), and the cosines between the class means g_c in "
-        f"the order of the labels.{few} The figure is ours. {results.where('class_means')}"
+        f"the order of the labels.{few} {results.where('class_means')}"
     )

@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from repro.curvature.cross_class import SPANNED_PARTS, ClassStructure, class_structure, companion_structure
+from repro.curvature.exact import exact_spectrum
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian
 from repro.linalg.eigenpairs import Eigenpairs, top_eigenpairs
 from repro.linalg.operator import LinearOperator
-from repro.measurements.settings import check_count
+from repro.measurements.settings import EXACT_LIMIT, check_count
+from repro.spectra.exact import PARTS, ExactSpectrum
 
 if TYPE_CHECKING:
     from repro.network import Network
 
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -51,13 +53,21 @@ class Settings(EigenpairSettings):
     """How many eigenpairs, and how they are found."""
 
     eigenvectors: int | None = None  # K of each matrix, the largest; None: 2 C, the outliers and as many below (ours)
+    exact_limit: int = (
+        EXACT_LIMIT  # examples times classes up to which G is taken by its exact spectrum; 0: never (ours)
+    )
+    exact_bytes: float = 8e9  # memory of the exact spectrum, 24 (N C)^2 at least (ours)
 
     def __post_init__(self) -> None:
         check_count("eigenvectors", self.eigenvectors, least=1)
+        check_count("exact_limit", self.exact_limit, least=0)
 
 
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """Shares, overlaps and principal angles of the largest eigenpairs of Hess and of G on the training set.
+
+    Those of Hess are by Lanczos with restarts; those of G by its exact spectrum where the data are few enough, of zero
+    residual, but for hessian_gauss_newton_cosines, which take eigenvectors as such.
 
     Returns, for <m> = hessian and gauss_newton:
         <m>_eigenvalues, <m>_residuals (absolute), <m>_converged [K].
@@ -76,9 +86,16 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     bases = {part: structure.basis(part) for part in ("class", "cross")}  # type: ignore[arg-type]
     arrays: dict[str, np.ndarray] = {"dim": np.array(G.dim)}
     top: dict[str, Tensor] = {}
+    exact = len(network.train.labels) * C <= settings.exact_limit
+    count = 2 * C if settings.eigenvectors is None else settings.eigenvectors
     for name, A in (("hessian", H), ("gauss_newton", G)):
-        pairs = settings.largest(A, 2 * C if settings.eigenvectors is None else settings.eigenvectors, classes=C)
+        by_exact = exact and name == "gauss_newton"
+        pairs = settings.largest(A, min(count, C) if by_exact else count, classes=C)
         top[name] = pairs.vectors[:, :C]
+        if by_exact:
+            spectrum = exact_spectrum(network.model, data, knockouts=(), memory_budget=int(settings.exact_bytes))
+            arrays |= {f"{name}_{key}": value for key, value in _from_exact(spectrum, count).items()}
+            continue
         found = {field: getattr(pairs, field) for field in ("eigenvalues", "residuals", "converged")}
         found |= {f"share_{part}": share for part, share in shares(pairs, G, structure).items()}
         found |= {f"overlap_{part}": overlaps(pairs.vectors, B) for part, B in bases.items()}
@@ -88,6 +105,15 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     gram, companion = structure.gram(), companion_structure(network.model, data).gram()
     arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in ("class", "cross")}  # type: ignore[arg-type]
     return arrays | {"companion_class_part": companion.eigenvalues("class").cpu().numpy()}
+
+
+def _from_exact(spectrum: ExactSpectrum, count: int) -> dict[str, np.ndarray]:
+    """What `measure` returns of one matrix, of the `count` largest eigenvalues of G."""
+    values = spectrum.eigenvalues[:count]
+    found = {"eigenvalues": values, "residuals": np.zeros(len(values)), "converged": np.ones(len(values), dtype=bool)}
+    names = [f"share_{part}" for part in PARTS] + ["overlap_class", "overlap_cross"]
+    found |= {name: spectrum.arrays[name][:count] for name in names}
+    return found | {"share_residual": np.zeros(len(values)), "class_cosines": spectrum.arrays["class_cosines"]}
 
 
 def shares(pairs: Eigenpairs, G: LinearOperator, structure: ClassStructure) -> dict[str, Tensor]:  # [K] each

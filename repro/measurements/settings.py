@@ -17,6 +17,8 @@ from repro.linalg.spectrum import LanczosSpectrum, spectrum
 
 S = TypeVar("S")
 
+EXACT_LIMIT = 6000  # examples times classes up to which G is taken by its exact spectrum: minutes of two cores (ours)
+
 
 def make_settings(kind: type[S], given: Mapping[str, Any], measurement: str) -> S:
     """The settings of a measurement, `given` by name in place of the defaults.

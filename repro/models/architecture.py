@@ -2,8 +2,9 @@
 
     name: vgg11                        of the file, and of folders of results; by default made of `build`
     title: VGG11                       for people; by default the name
-    build: repro.models.vgg:VGG11      module:function, called with channels, classes and side of the data's images,
-    width: 1.0                         and with all other keys as its settings
+    build: repro.models.vgg:VGG11      module:function, called with those of channels, classes and side (of the
+                                       data's images) that it takes, and with all other keys as its settings
+    width: ${width}                    here the experiment's
     paper_epochs: 350                  optional, where the paper's number follows from the network: epochs,
     paper_rates: 25                    and learning rates of its sweep
 
@@ -111,7 +112,7 @@ class Architecture:
         parameters = inspect.signature(builder).parameters
         takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         data = {"channels": channels, "classes": classes, "side": side}
-        given = {key: value for key, value in data.items() if key != "side" or key in parameters or takes_all}
+        given = {key: value for key, value in data.items() if key in parameters or takes_all}
         try:
             network = builder(**given, **self.settings)
         except TypeError as error:

@@ -18,17 +18,18 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
 from repro.data import DataSet
 from repro.measurements import MEASUREMENTS, find_measurement
-from repro.pipeline.config import Config
+from repro.pipeline.config import Config, check_name
 from repro.pipeline.grid import sample_size
 from repro.pipeline.schema import schema_of, typed
 from repro.storage.layout import claim_folder
@@ -51,6 +52,7 @@ def _schema() -> type[Any]:
 
 SCHEMA = _schema()
 ConfigStore.instance().store(name="schema", node=SCHEMA)  # the first of the defaults in conf/train.yaml
+OmegaConf.register_new_resolver("folder", check_name, replace=True)  # Hydra makes its folders before anything of ours
 
 
 def config_of(cfg: DictConfig) -> Config:
@@ -95,7 +97,8 @@ class Composer:
         self._conf = conf
         self._common = [line for override, line in parsed if override.key_or_group not in axes]
         self.chosen = {o.key_or_group: line.partition("=")[2] for o, line in parsed if o.key_or_group in axes}
-        cfg, hydra = self._compose([])
+        first = [f"{axis}={values_of(axis, self.chosen)[0]}" for axis in ("data", "model") if axis in self.chosen]
+        cfg, hydra = self._compose(first)  # settings of a network make sense with that network
         self.config = config_of(cfg)
         self.params = {"seed": cfg.seed, **(hydra.sweeper.params or {}), **self.chosen}
         self.experiment = str(hydra.runtime.choices.get("experiment"))
@@ -122,8 +125,13 @@ class Composer:
         try:
             with initialize_config_dir(str(self._conf.resolve()), version_base="1.3"):
                 cfg = compose("train", overrides=[*self._common, *overrides], return_hydra_config=True)
+                networks = GlobalHydra.instance().config_loader().get_group_options("model")
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ValueError(_sentence(error)) from error
+        for name in cfg.epochs_of:
+            if name not in networks:
+                near = " or ".join(difflib.get_close_matches(name, networks, n=2)) or ", ".join(networks)
+                raise ValueError(f"configuration: epochs_of.{name}: there is no such network; did you mean {near}?")
         hydra = cfg.hydra
         with open_dict(cfg):
             del cfg["hydra"]
@@ -167,7 +175,7 @@ def own_weights(arguments: Sequence[str]) -> list[str]:
     added = ["~experiment", "name=weights"] if given.get("weights") else []
     if ":" in (builder := given.get("model", "")):
         arguments = [argument for argument in arguments if not argument.startswith("model=")]
-        added += ["model=own", f"model.build={builder}"]
+        added += ["model=own", f"model.build={builder}", f"model.name={builder.replace(':', '.')}"]
     return [*added, *arguments]
 
 
@@ -206,7 +214,9 @@ def _sentence(error: Exception) -> str:
         return f"configuration: there is no {group}={name}; did you mean {' or '.join(options)}?"
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
-        cause = cause.__cause__
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, InterpolationResolutionError) and isinstance(cause.__cause__, ValueError):
+        return str(cause.__cause__)
     if cause is None or not cause.full_key:
         return f"configuration: {' '.join(str(error).split())}"
     where = f" ({str(error).splitlines()[0].partition(':')[0]})" if str(error).startswith("In ") else ""
@@ -223,6 +233,9 @@ def _sentence(error: Exception) -> str:
 
 def _unknown(key: str, siblings: Iterable[str]) -> str:
     """That there is no such key, and which are near: by their whole name, or those of that name elsewhere."""
+    if key.partition(".")[0] == "site":
+        first = "`# @package _global_`"
+        return f"conf/site/local.yaml lacks the first line {first}, without which none of it holds; add it"
     prefix, _, name = key.rpartition(".")
     beside = [f"{prefix}.{sibling}" if prefix else sibling for sibling in siblings]
     near = difflib.get_close_matches(key, dict.fromkeys([*beside, *_all_keys(SCHEMA)]), n=2, cutoff=0.75)

@@ -116,6 +116,20 @@ class Machine:
             raise ValueError(f"curvature_batch={self.curvature_batch}: at least one example per batch is needed")
 
 
+def check_name(name: str) -> str:
+    """The name of an experiment, if a folder in `outputs` can be called so.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ValueError(
+            f"name={name}: an experiment is called as its folder in outputs, by letters, digits and . + - _, the first "
+            "of them a letter or digit"
+        )
+    return name
+
+
 @dataclass(frozen=True)
 class Config(Machine):
     """One cell of the grid and what holds for the whole experiment: the keys of conf/train.yaml and measure.yaml."""
@@ -130,6 +144,7 @@ class Config(Machine):
     measurements: Mapping[str, Any]  # an instance of its Settings for each measurement
     figures: dict[str, Shown]
     n_per_class: int | str
+    width: float  # times the paper's widths, of networks whose file refers to it
     seed: int
     lr_index: int | str
     engine: str
@@ -145,11 +160,7 @@ class Config(Machine):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not re.fullmatch(r"\w[\w.+-]*", self.name):
-            raise ValueError(
-                f"name={self.name}: an experiment is called as its folder in outputs={self.outputs}, by letters, "
-                "digits and . + - _, the first of them a letter or digit"
-            )
+        check_name(self.name)
         if self.engine != "auto" and self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine}: it must be auto, {' or '.join(ENGINES)}")
         for key, least in (("checkpoints", 1), ("missing_allowed", 0), ("retrain_tolerance", 0)):

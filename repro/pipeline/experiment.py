@@ -59,13 +59,14 @@ def sweep_task(config: Config) -> Sweep:
     )
 
 
-def retrain_task(config: Config, indices: Iterable[int] | None = None) -> Retrain:
-    """The retraining of a configuration's cell; by default the best of all its learning rates."""
+def retrain_task(config: Config, trainings: Trainings | None = None, indices: Iterable[int] | None = None) -> Retrain:
+    """A retraining as configured; by default of the configuration's cell, the best of all its learning rates."""
+    trainings = trainings or trainings_of(config)
     return Retrain(
         root=config.root,
         force=config.force,
-        trainings=trainings_of(config),
-        indices=tuple(range(config.learning_rates.count) if indices is None else indices),
+        trainings=trainings,
+        indices=tuple(range(trainings.rates.count) if indices is None else indices),
         machine=config.machine,
         checkpoints=config.checkpoints,
         tolerance=config.retrain_tolerance,
@@ -130,9 +131,19 @@ class Experiment:
     def figure_cells(self, key: str) -> list[Cell]:
         """The cells that a figure shows in this experiment; none for a figure of measurements of no network.
 
+        Of the seeds of a network it shows the first, unless the experiment lists the figure's seeds.
+
         Raises:
             ValueError: the experiment does not draw that figure, or names cells that are not in the grid.
         """
+        cells = self._cells_of_all_seeds(key)
+        if self._figures[find_figure(key).number].seed is not None:
+            return cells
+        first = {cell[:3]: cell for cell in sorted(cells, key=lambda cell: cell.seed, reverse=True)}
+        return [cell for cell in cells if cell == first[cell[:3]]]
+
+    def _cells_of_all_seeds(self, key: str) -> list[Cell]:
+        """Those that are measured for a figure: the claims of the report take every seed."""
         figure = find_figure(key)
         if figure.number not in self._figures:
             raise ValueError(f"experiment {self.name} does not draw figure {key}; it draws {', '.join(self._figures)}")
@@ -168,7 +179,8 @@ class Experiment:
     def stages(self, keys: Iterable[str] | None = None) -> Stages:
         """The tasks of every stage: of the whole experiment, or only those that the figures `keys` need."""
         whole = keys is None
-        shown = {key: self.figure_cells(key) for key in (self._drawable() if keys is None else keys)}
+        drawn = {key: self.figure_cells(key) for key in (self._drawable() if keys is None else keys)}
+        shown = {key: self._cells_of_all_seeds(key) for key in drawn} if whole else drawn
         cells = list(self._cells) if whole else [c for c in self._cells if any(c in of for of in shown.values())]
         measured = {cell for key, of in shown.items() if find_figure(key).measurements for cell in of}
         return {
@@ -176,10 +188,8 @@ class Experiment:
             "select": [self._select_task(cells)] if cells else [],
             "retrain": [self._retrain_task(cell) for cell in cells if cell in measured],
             "measure": self._measure_tasks(shown),
-            "figures": [
-                Draw(root=self.root, experiment=self.name, figure=key, cells=tuple(of)) for key, of in shown.items()
-            ],
-            "report": [self._report_task(shown)] if whole else [],
+            "figures": [self._draw_task(key, of) for key, of in drawn.items()],
+            "report": [self._report_task(drawn)] if whole else [],
         }
 
     def _sweep_tasks(self, cell: Cell) -> list[Sweep]:
@@ -198,25 +208,46 @@ class Experiment:
         )
 
     def _retrain_task(self, cell: Cell) -> Retrain:
-        trainings, indices = self._cells[cell]
-        return dataclasses.replace(retrain_task(self.config, indices), trainings=trainings)
+        return retrain_task(self.config, *self._cells[cell])
 
     def _measure_tasks(self, shown: Mapping[str, Iterable[Cell]]) -> list[Task]:
         tasks: dict[str, Task] = {}
         for key, cells in shown.items():
-            for measurement in find_figure(key).measurements:
-                networks = [self._retrain_task(cell) for cell in cells]
-                for of in networks if find_measurement(measurement).of_network else [None]:
-                    task = measure_task(self.config, measurement, of)
-                    tasks[task.name] = task
+            figure, networks = find_figure(key), [self._retrain_task(cell) for cell in cells]
+            asked: list[tuple[str, Retrain | None]] = []
+            for measurement in figure.measurements:
+                of_network = find_measurement(measurement).of_network
+                asked += [(measurement, of) for of in (networks if of_network else [None])]
+            if figure.fallback:
+                asked += [(figure.fallback, of) for of in networks if not self._is_exact(of.trainings)]
+            for measurement, of in asked:
+                task = measure_task(self.config, measurement, of)
+                tasks[task.name] = task
         return list(tasks.values())
 
+    def _is_exact(self, trainings: Trainings) -> bool:
+        """Whether a cell is small enough for the exact spectrum of G."""
+        return self.config.measurements["exact_spectrum"].serves(trainings.examples, trainings.data.classes)
+
+    def _draw_task(self, key: str, cells: Iterable[Cell]) -> Draw:
+        common: dict[str, Any] = {"root": self.root, "force": self.config.force, "experiment": self.name}
+        return Draw(figure=key, cells=tuple(cells), **common)
+
     def _report_task(self, shown: Mapping[str, Iterable[Cell]]) -> Report:
-        gallery = (
-            None if self._narrowed or not self.config.gallery else Path(self.config.gallery)
-        )  # all figures or none
         figures = {key: tuple(cells) for key, cells in shown.items()}
-        return Report(root=self.root, experiment=self.name, figures=figures, gallery=gallery)
+        return Report(root=self.root, experiment=self.name, figures=figures, cells=self.cells())
+
+    def gallery_page(self) -> Path:
+        """The Markdown page that `make gallery` fills.
+
+        Raises:
+            ValueError: the experiment has none, or the grid is narrowed, so that figures would be missing on it.
+        """
+        if not self.config.gallery:
+            raise ValueError(f"experiment {self.name} has no gallery; give it one with gallery=<page>.md")
+        if self._narrowed:
+            raise ValueError("the gallery shows the whole experiment; leave out the values of the grid's axes")
+        return Path(self.config.gallery)
 
 
 def _names(cell: Cell, trainings: Trainings) -> dict[str, set[str]]:

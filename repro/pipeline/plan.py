@@ -15,6 +15,7 @@ from repro.pipeline.tasks import Stages, Task
 from repro.pipeline.trained import build
 from repro.pipeline.trainings import Trainings
 from repro.storage import runs
+from repro.storage.results import Cell
 
 RUN_BYTES = 4096  # a finished run's json file, one block of a file system
 STARTUP_SECONDS = 10.0  # of a job on a cluster: Python, torch, the device, the data
@@ -128,8 +129,8 @@ def _stored_seconds(sweep: Iterable[Task]) -> list[tuple[Trainings, str, float]]
 
 def beyond_limit(ahead: Plan, launch: Launch) -> str | None:
     """What to do where jobs of the sweep need more than their time limit."""
-    limit = launch.of_stage("sweep")["time"] / 60
-    if ahead.longest_job_hours <= limit:
+    minutes = launch.of_stage("sweep").get("time")
+    if minutes is None or ahead.longest_job_hours <= (limit := minutes / 60):
         return None
     limits = f"launch.stages.sweep.time is {limit:.3g} h"
     if ahead.longest_training_hours > limit or launch.petaflop_per_task is None:
@@ -138,7 +139,7 @@ def beyond_limit(ahead: Plan, launch: Launch) -> str | None:
     return f"{limits}: raise it, or try launch.petaflop_per_task={fitting:.3g}"
 
 
-def small_last_batches(cells: Mapping[object, Trainings]) -> list[str]:
+def small_last_batches(cells: Mapping[Cell, Trainings]) -> list[str]:
     """The cells whose epochs end on a batch of so few examples that batch norm keeps poor statistics of it."""
     named = []
     for cell, trainings in cells.items():

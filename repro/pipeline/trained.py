@@ -89,6 +89,9 @@ class StoredCheckpoints(Mapping[int, nn.Module]):
     def __len__(self) -> int:
         return len(self._epochs)
 
+    def __contains__(self, epoch: object) -> bool:  # else Mapping loads it to find out
+        return epoch in self._epochs
+
     def __getitem__(self, epoch: int) -> nn.Module:
         path = self._folder / f"epoch{epoch:04d}.safetensors"
         model = load_weights(path, build(self._trainings)).to(self._device)

@@ -51,15 +51,17 @@ def residual_share_of_bulk(arrays: Arrays) -> float:
     return E / (E + bulk_of_G)
 
 
-# gauss_newton_knockouts
+# exact_spectrum, gauss_newton_knockouts
 
 
 def outliers_left(arrays: Arrays, knocked_out: str) -> float:
     """Sum of the C − 1 largest eigenvalues after a knockout, over the same sum before."""
     count = len(arrays["class_part"]) - 1
-    left, before = (
-        descending(Spectrum.from_arrays(arrays, name).eigenvalues)[:count] for name in (knocked_out, "full")
-    )
+    if (exact := f"subtraction_{knocked_out}") in arrays:
+        left, before = arrays[exact][:count], arrays["eigenvalues"][:count]
+    else:
+        spectra = (Spectrum.from_arrays(arrays, name) for name in (knocked_out, "full"))
+        left, before = (descending(spectrum.eigenvalues)[:count] for spectrum in spectra)
     return float(left.clip(min=0).sum() / before.sum())
 
 
@@ -111,12 +113,18 @@ def theorem_error(arrays: Arrays) -> float:
     return float(np.abs(found / arrays["levels"][:3] - 1).max())
 
 
-# dynamics
+# exact_spectrum, dynamics
 
 
 def gap_change(arrays: Arrays) -> float:
     """Range, over the later half of the checkpoints, of log10 of G_class's mean eigenvalue over G_within's largest."""
-    means, dim = arrays["class_part"].mean(axis=1), int(arrays["gauss_newton_dim"])
-    top = [Spectrum.from_arrays(arrays, "within", at=at, dim=dim).largest for at in range(len(means))]
+    if "within_largest" in arrays:  # exact_spectrum: the last checkpoint's arrays have no prefix
+        *earlier, _ = arrays["epochs"]
+        parts = [*(arrays[f"epoch{epoch}_class_part"] for epoch in earlier), arrays["class_part"]]
+        means, top = np.array([part.mean() for part in parts]), arrays["within_largest"]
+    else:  # dynamics
+        means, dim = arrays["class_part"].mean(axis=1), int(arrays["gauss_newton_dim"])
+        spectra = (Spectrum.from_arrays(arrays, "within", at=at, dim=dim) for at in range(len(means)))
+        top = np.array([spectrum.largest for spectrum in spectra])
     gap = np.log10(means / top)
     return float(np.ptp(gap[len(gap) // 2 :]))

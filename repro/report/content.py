@@ -13,11 +13,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from repro.figures import figure_path, find_figure
-from repro.figures.results import Results
 from repro.report.stored import Stored
 from repro.storage.results import Cell
 
 SCALE = 0.55  # CSS pixels of a figure's pixel: its text is then as large as the page's
+
+PICTURE = "fig05"  # what the page and README open with
 
 
 class Table(NamedTuple):
@@ -35,6 +36,7 @@ class FigureEntry(NamedTuple):
     anchor: str
     title: str
     caption: str
+    known: str  # of the paper's figure; empty if nothing is said
     image: str  # data URI of the PNG; empty if it could not be drawn
     csv: str
     width: int  # of the image on the page, in CSS pixels
@@ -70,7 +72,7 @@ def overview(stored: Stored) -> list[tuple[str, str]]:
         ]
     of = [result.provenance for results in stored.results.values() for result in results]
     if of:
-        found += [("Measurements", f"{len(of)} of {len(stored.results)} kinds")]
+        found += [("Measurements", f"{len(of)} results of {len(stored.results)} kinds of measurement")]
         found += [("Measured on", _counted(p.get("device", "unknown") for p in of))]
         found += [("Code", _counted(p.get("code", "unknown") for p in of))]
         found += [("Versions", _counted(f"Python {p.get('python')}, torch {p.get('torch')}" for p in of))]
@@ -109,18 +111,34 @@ def selected_table(stored: Stored) -> Table:
     return table(pd.DataFrame(rows), stored.runs)
 
 
+def cost_line(stored: Stored) -> str:
+    """What it took, in a line."""
+    if not (costs := _costs(stored)):
+        return "Nothing has been computed yet."
+    trainings = sum(pieces for stage, pieces, _ in costs if not stage.startswith("measure"))
+    measured = sum(pieces for stage, pieces, _ in costs if stage.startswith("measure"))
+    seconds = _duration(sum(seconds for _, _, seconds in costs))
+    return f"{trainings} trainings and {measured} measurements, {seconds} of computing, one after the other."
+
+
 def cost_table(stored: Stored) -> Table:
     """Seconds of computing by stage and kind of measurement (sums over pieces, as if done one after the other)."""
-    rows = []
+    costs = _costs(stored)
+    costs.append(("all", sum(cost[1] for cost in costs), sum(cost[2] for cost in costs)))
+    return table(pd.DataFrame([(a, n, _duration(s)) for a, n, s in costs], columns=["stage", "pieces", "time"]))
+
+
+def _costs(stored: Stored) -> list[tuple[str, int, float]]:
+    """Stage, pieces and seconds."""
+    costs = []
     if len(stored.runs):
-        rows.append(("sweep", len(stored.runs), float(stored.runs.seconds.sum())))
+        costs.append(("sweep", len(stored.runs), float(stored.runs.seconds.sum())))
     if stored.retrained:
         seconds = sum(record["provenance"]["seconds"] for record in stored.retrained.values())
-        rows.append(("retraining", len(stored.retrained), seconds))
+        costs.append(("retraining", len(stored.retrained), seconds))
     for name, results in sorted(stored.results.items()):
-        rows.append((f"measure {name}", len(results), sum(r.provenance.get("seconds", 0.0) for r in results)))
-    rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows)))
-    return table(pd.DataFrame([(a, n, _duration(s)) for a, n, s in rows], columns=["stage", "pieces", "time"]))
+        costs.append((f"measure {name}", len(results), sum(r.provenance.get("seconds", 0.0) for r in results)))
+    return costs
 
 
 def _duration(seconds: float) -> str:
@@ -134,7 +152,7 @@ def origin_table(stored: Stored) -> Table:
     rows = [
         {
             "measurement": name,
-            "cell": str(result.cell or "no network"),
+            "network": result.title,
             "code": result.provenance.get("code", ""),
             "torch": result.provenance.get("torch", ""),
             "device": result.provenance.get("device", ""),
@@ -147,6 +165,12 @@ def origin_table(stored: Stored) -> Table:
     return table(pd.DataFrame(rows))
 
 
+def picture(entries: Sequence[FigureEntry]) -> FigureEntry | None:
+    """The figure that opens the page: `PICTURE`, or the first that is drawn."""
+    drawn = sorted((entry for entry in entries if not entry.missing), key=lambda entry: entry.anchor != PICTURE)
+    return drawn[0] if drawn else None
+
+
 def figure_entries(root: Path, figures: Mapping[str, Sequence[Cell]]) -> list[FigureEntry]:
     """The experiment's figures as drawn, with captions and numbers."""
     return [_entry(root, number, cells) for number, cells in figures.items()]
@@ -156,11 +180,11 @@ def _entry(root: Path, number: str, cells: Sequence[Cell]) -> FigureEntry:
     figure = find_figure(number)
     label, path = f"Figure {figure.number}", figure_path(root, figure)
     try:
-        caption = figure.caption(Results.load(root, figure.measurements, cells))
+        caption = figure.caption(figure.results(root, cells))
         image = path.with_suffix(".png").read_bytes()
         csv = csv_uri(path.with_suffix(".csv").read_text())
     except (FileNotFoundError, ValueError) as reason:
-        return FigureEntry(label, figure.file_stem, figure.title, "", "", "", 0, 0, f"Not drawn: {reason}")
+        return FigureEntry(label, figure.file_stem, figure.title, "", "", "", "", 0, 0, f"Not drawn: {reason}")
     uri = "data:image/png;base64," + base64.b64encode(image).decode()
     width, height = (round(pixels * SCALE) for pixels in struct.unpack(">II", image[16:24]))  # of the PNG's header
-    return FigureEntry(label, figure.file_stem, figure.title, caption, uri, csv, width, height, "")
+    return FigureEntry(label, figure.file_stem, figure.title, caption, figure.known, uri, csv, width, height, "")

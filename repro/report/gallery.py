@@ -1,12 +1,14 @@
-"""The gallery of the documentation: every figure of an experiment with its caption, as Markdown beside its pictures."""
+"""The gallery of the documentation, and the score of the claims in README: what `make gallery` writes."""
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from repro.figures import figure_path, find_figure
-from repro.figures.results import Results
 from repro.storage.files import write_atomically
 from repro.storage.results import Cell
 
@@ -17,13 +19,39 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
     Raises:
         FileNotFoundError: a figure has not been drawn, or lacks results.
     """
-    parts = [f"# Gallery\n\nAll figures of experiment {root.name}, as `make reproduce` draws them.\n"]
+    parts = [
+        f"# Gallery\n\nAll figures of experiment {_plain(root.name)}, as `make reproduce` draws them. "
+        "`make gallery` puts them here.\n"
+    ]
     for number, cells in figures.items():
         figure = find_figure(number)
         image = figure_path(root, figure).with_suffix(".png").read_bytes()
         target = page.with_suffix("") / f"{figure.file_stem}.png"
         write_atomically(target, lambda path, image=image: path.write_bytes(image))  # type: ignore[misc]
-        caption = figure.caption(Results.load(root, figure.measurements, cells))
-        link = f"![{figure.title}]({target.parent.name}/{target.name})"
-        parts.append(f"## Figure {figure.number}. {figure.title}\n\n{link}\n\n{caption}\n")
+        caption = _plain(figure.caption(figure.results(root, cells)))
+        known = f"\n*About the paper: {_plain(figure.known)}*\n" if figure.known else ""
+        title, folder = _plain(figure.title), quote(target.parent.name)
+        link = f"![{title}]({folder}/{target.name})"
+        parts.append(f"## Figure {figure.number}. {title}\n\n{link}\n\n{caption}\n{known}")
     write_atomically(page, lambda path: path.write_text("\n".join(parts), encoding="utf-8"))
+
+
+def _plain(text: str) -> str:
+    """Text that neither HTML nor the links of Markdown take for more than that."""
+    return html.escape(text, quote=False).replace("[", "&#91;").replace("]", "&#93;")
+
+
+def write_score(readme: Path, score: str) -> None:
+    """Put the score of the claims between its two marks in README.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    text, found = re.subn(
+        r"(?<=<!-- score -->)[^\n]*(?=<!-- /score -->)",
+        lambda _: f"{score}.",
+        readme.read_text(encoding="utf-8"),
+    )
+    if found != 1:
+        raise ValueError(f"{readme} needs one line with <!-- score --><!-- /score -->, where the score goes")
+    write_atomically(readme, lambda path: path.write_text(text, encoding="utf-8"))

@@ -21,27 +21,18 @@ class Stored(NamedTuple):
 
 
 def load_stored(root: Path) -> Stored:
-    """Read tables, records and all measurement results below `root`."""
+    """Read tables, records and all measurement results below `root`, of every seed, in the order of the grid."""
     results: dict[str, list[Result]] = {}
-    for path in sorted((root / "results").rglob("*.npz"), key=_in_grid_order):
-        cell = Cell.from_path(path.parent.relative_to(root / "results"))
+    for cell, path in _by_cell(root / "results", "*.npz"):
         results.setdefault(path.stem, []).append(load_result(path, cell))
-    retrained = {
-        Cell.from_path(path.parent.relative_to(root / "selected")): json.loads(path.read_text())
-        for path in sorted((root / "selected").rglob("run.json"), key=_in_grid_order)
-    }
-    return Stored(
-        _table(root / "runs.csv"),
-        _table(root / "selected.csv"),
-        {cell: record for cell, record in retrained.items() if cell},
-        results,
-    )
+    records = {cell: json.loads(path.read_text()) for cell, path in _by_cell(root / "selected", "run.json") if cell}
+    return Stored(_table(root / "runs.csv"), _table(root / "selected.csv"), records, results)
 
 
-def _in_grid_order(path: Path) -> tuple[str, str, int, str]:
-    """By data, network, then size as a number."""
-    size = path.parent.name.removeprefix("n")
-    return str(path.parent.parent.parent), path.parent.parent.name, int(size) if size.isdigit() else 0, path.name
+def _by_cell(folder: Path, pattern: str) -> list[tuple[Cell | None, Path]]:
+    """Every file below `folder` with its cell: those of no network first, then by data, network, size and seed."""
+    found = [(Cell.from_path(path.parent.relative_to(folder)), path) for path in folder.rglob(pattern)]
+    return sorted(found, key=lambda pair: (pair[0] is not None, pair[0] or (), pair[1].name))
 
 
 def _table(path: Path) -> pd.DataFrame:

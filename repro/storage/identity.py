@@ -7,13 +7,20 @@ facts for planning, paths, devices and the packing of work into tasks stay out.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from repro.storage.results import Cell, result_path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+DRAWING = ("figures", "spectra")
+DRAWN_WITH = ("matplotlib", "numpy", "pandas", "scikit-learn", "seaborn")
 OF_DATA = ("name", "reader", "classes", "channels", "side", "pad", "mean", "std", "subset_seed")
 
 
@@ -91,6 +98,33 @@ def own_weights(weights: Path, of: Mapping[str, Any], weight_decay: float) -> st
 def measurement(name: str, settings: Mapping[str, Any], version: int, network: str | None) -> str:
     """One measurement of a network, given by its digest, or of none."""
     return digest({"measurement": name, "settings": settings, "version": version, "of": network})
+
+
+def drawing(root: Path, figure: str, measurements: Sequence[str], cells: Sequence[Cell], experiment: str) -> str:
+    """A figure: the bytes of what it is drawn from, and the code that draws it with the versions of its libraries.
+
+    Args:
+        root: the experiment's folder; a result that is not there counts as nothing.
+    """
+    results = [result_path(root, name, cell) for name in measurements for cell in (None, *cells)]
+    inputs = [root / "runs.csv", root / "selected.csv", *results]
+    return digest(
+        {
+            "figure": figure,
+            "experiment": experiment,
+            "cells": [str(cell) for cell in cells],
+            "inputs": {str(path.relative_to(root)): file_digest(path) for path in inputs if path.exists()},
+            "code": code_that_draws(),
+        }
+    )
+
+
+@functools.cache
+def code_that_draws() -> dict[str, str]:
+    """The bytes of the packages that turn results into pictures and pages, and the versions of what they draw with."""
+    files = sorted(path for package in DRAWING for path in (PACKAGE / package).rglob("*") if path.is_file())
+    code = {str(path.relative_to(PACKAGE)): file_digest(path) for path in files if "__pycache__" not in path.parts}
+    return {**code, **{library: version(library) for library in DRAWN_WITH}}
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:

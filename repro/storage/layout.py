@@ -26,7 +26,7 @@ def check_folder_is(root: Path, experiment: str) -> None:
     try:
         found = json.loads((root / "experiment.json").read_text())
         layout, owner = int(found["layout"]), str(found["experiment"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # nothing there, or nothing that can be written to
         if any((root / name).exists() for name in RESULTS):
             raise ValueError(
                 f"{root} was written by an earlier version of this project, whose results this one does not read; "

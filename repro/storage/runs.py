@@ -98,6 +98,23 @@ def table(runs: Iterable[tuple[Cell, int, Path]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def at_edge_of_grid(runs: pd.DataFrame, selected: pd.DataFrame) -> list[str]:
+    """The selected runs whose learning rate is the highest or the lowest of those tried: a better may lie beyond.
+
+    Args:
+        runs: what `table` gives.
+        selected: the selected run of each cell, with the same columns.
+    """
+    named = []
+    for run in selected.itertuples():
+        tried = runs.merge(selected.loc[[run.Index], CELL_COLUMNS]).lr
+        if tried.nunique() > 1 and (end := {tried.min(): "lowest", tried.max(): "highest"}.get(run.lr)):
+            where = f"{run.data_title}, {run.model_title}, {run.n_per_class} per class"
+            seed = f", seed {run.seed}" if run.seed else ""
+            named.append(f"{where}{seed}: the selected learning rate {run.lr:.3g} is the {end} of {len(tried)}")
+    return named
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """run.json of a selected network.
 

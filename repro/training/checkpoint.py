@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,9 +33,26 @@ class BlockState:
 
 
 def save_state(path: Path, state: BlockState, tensors: dict[str, Tensor]) -> None:
-    """Write the state and the tensors of the running networks, atomically."""
+    """Write the state and the tensors of the running networks, atomically.
+
+    A state that cannot be written, on a full disk say, is a warning: the training goes on, and what an interruption
+    would cost is what it has done since the state before.
+    """
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda unfinished: save_file(content, unfinished, {"block": json.dumps(asdict(state))}))
+    metadata = {"block": json.dumps(asdict(state))}
+
+    def write(unfinished: Path) -> None:
+        try:
+            save_file(content, unfinished, metadata)
+        except SafetensorError as error:  # it is no OSError, and has the system's in its text: (os error 28)
+            code = re.search(r"(?:os error|code:) (\d+)", str(error))
+            number = int(code[1]) if code else errno.EIO
+            raise OSError(number, os.strerror(number) if code else str(error)) from error
+
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        log.warning("the training goes on, but cannot be resumed from here: %s", error)
 
 
 def load_state(path: Path, identity: str) -> tuple[BlockState, dict[str, Tensor]] | None:

@@ -1,16 +1,27 @@
-"""Figures 1, 2, 5, 6, x2-x4, x7 and x8 drawn from measurements of a tiny network: what is where, not how it looks."""
+"""Figures 1, 2, 5, 6, x2-x4 and x7-x10 drawn from measurements of a tiny network: what is where, not how it looks."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from torch import nn
 
-from repro.figures import find_figure
+from repro.figures import counts, find_figure
 from repro.figures.results import Results
+from repro.figures.style import COLORS
 from repro.figures.x03_tsne import embedding
-from repro.measurements import alignment, alignment_dynamics, class_means, dynamics, gauss_newton_knockouts
+from repro.measurements import (
+    alignment,
+    alignment_dynamics,
+    class_means,
+    dynamics,
+    exact_spectrum,
+    gauss_newton_knockouts,
+)
 from repro.network import Network
+from repro.spectra.exact import ExactSpectrum
+from repro.spectra.record import Spectrum
 from repro.storage.results import Cell, Result
 
 C, N = 3, 30
@@ -30,7 +41,7 @@ def measured():
         run = Network(network(1), data, checkpoints={0: network(0), 1: network(1)})
         lanczos, pairs = {"steps": 20}, {"tolerance": 1e-6, "max_products": 60}
         settings = {
-            gauss_newton_knockouts: lanczos, dynamics: lanczos, class_means: {},
+            gauss_newton_knockouts: lanczos, dynamics: lanczos, class_means: {}, exact_spectrum: {},
             alignment_dynamics: pairs, alignment: pairs,
         }  # fmt: skip
         found = {
@@ -46,19 +57,85 @@ def results_of(measured, cells):
     return Results("tiny", chosen, pd.DataFrame(), pd.DataFrame())
 
 
+def by_lanczos(measured, cells, fallback):
+    """As if the cells were too large for the exact spectrum."""
+    return results_of({**measured, "exact_spectrum": measured[fallback]}, cells)
+
+
 def panels(figure):
     return [ax for ax in figure.axes if ax.axison and ax.get_label() != "<colorbar>"]
 
 
 @pytest.mark.parametrize(
     ("number", "of_one", "of_three"),
-    [("1", 1, 3), ("2", 4, 12), ("5", 4, 12), ("x2", 4, 12), ("x3", 1, 3), ("x4", 1, 3), ("x7", 3, 9), ("x8", 2, 6)],
+    [
+        ("1", 1, 3),
+        ("2", 4, 12),
+        ("5", 4, 12),
+        ("x2", 4, 12),
+        ("x3", 1, 3),
+        ("x4", 1, 3),
+        ("x7", 3, 9),
+        ("x8", 2, 6),
+        ("x9", 2, 6),
+        ("x10", 3, 7),
+    ],
 )
 def test_every_cell_has_its_panels(measured, number, of_one, of_three):
     for cells, expected in ((CELLS[:1], of_one), (CELLS, of_three)):
         results = results_of(measured, cells)
         assert len(panels(find_figure(number).draw(results))) == expected
         assert "Experiment: tiny." in find_figure(number).caption(results)
+
+
+@pytest.mark.parametrize(
+    ("number", "fallback"), [("1", "dynamics"), ("5", "gauss_newton_knockouts"), ("6", "dynamics")]
+)
+def test_cells_that_are_too_large_are_drawn_from_lanczos_and_the_caption_says_so(measured, number, fallback):
+    figure, exact = find_figure(number), results_of(measured, CELLS)
+    assert figure.fallback == fallback
+    estimated = by_lanczos(measured, CELLS, fallback)
+    assert len(panels(figure.draw(estimated))) == len(panels(figure.draw(exact)))
+    assert "too many examples" in figure.caption(estimated)
+    assert "counted" not in figure.caption(estimated)
+    assert "too many examples" not in figure.caption(exact)
+    mixed = results_of(measured, CELLS[:2])
+    mixed.of("exact_spectrum")[1] = measured[fallback][1]
+    assert figure.draw(mixed)
+    assert "too many examples" in figure.caption(mixed)
+    assert "counted" in figure.caption(mixed)
+
+
+@pytest.mark.parametrize("number", ["x9", "x10"])
+def test_without_an_exact_spectrum_there_is_a_sentence(measured, number):
+    large = [Result(cell, {"too_large": np.array(10**6)}, {}) for cell in CELLS]
+    with pytest.raises(ValueError, match=r"raise measurements\.exact_spectrum\.limit, or show smaller samples"):
+        find_figure(number).draw(results_of({**measured, "exact_spectrum": large}, CELLS))
+
+
+def test_histograms_count_every_eigenvalue(measured):
+    results = results_of(measured, CELLS[:1])
+    values = results.of("exact_spectrum")[0].arrays["eigenvalues"]
+    edges = counts.bins(values[0])
+    assert counts.count(values, edges).sum() == (values >= edges[0]).sum()
+    known = np.logspace(0, -2, 200)  # as a quadrature: the estimate is the same count, but for smoothing
+    x, per_bin = counts.estimated_count(Spectrum.exact(known, k=0, dim=200, length=200), counts.bins(10.0))
+    width = np.log(counts.bins(10.0)[1] / counts.bins(10.0)[0])
+    assert np.trapezoid(per_bin / width, np.log(x)) == pytest.approx(200, rel=0.02)
+
+
+def test_x10_shows_every_eigenvalue_in_the_colours_of_its_shares(measured):
+    results = results_of(measured, CELLS[1:2])
+    arrays = results.of("exact_spectrum")[0].arrays
+    main = panels(find_figure("x10").draw(results))[0]
+    offsets = np.ma.getdata(main.collections[0].get_offsets())
+    shown = arrays["eigenvalues"] > max(2e-6 * arrays["eigenvalues"][0], arrays["resolution"])
+    np.testing.assert_allclose(
+        np.sort(offsets[:, 1])[::-1], arrays["eigenvalues"][shown] / arrays["eigenvalues"][0], rtol=1e-12
+    )
+    pure = {**arrays, "share_class": np.ones(3), "share_cross": np.zeros(3), "share_within": np.zeros(3)}
+    pure |= {"share_same": np.zeros(3), "eigenvalues": np.ones(3)}
+    np.testing.assert_allclose(counts.mixed_colors(ExactSpectrum(pure)), [to_rgb(COLORS["class"])] * 3)
 
 
 def test_dynamics_has_a_row_over_epochs_and_one_over_sample_sizes(measured):
@@ -70,7 +147,7 @@ def test_dynamics_has_a_row_over_epochs_and_one_over_sample_sizes(measured):
 
 
 def test_a_knockout_panel_marks_the_eigenvalues_on_both_curves(measured):
-    results = results_of(measured, CELLS[:1])
+    results = by_lanczos(measured, CELLS[:1], "gauss_newton_knockouts")
     arrays = results.of("gauss_newton_knockouts")[0].arrays
     for ax, part in zip(panels(find_figure("5").draw(results)), ("class", "cross", "within", "same")):
         circles = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
@@ -79,11 +156,11 @@ def test_a_knockout_panel_marks_the_eigenvalues_on_both_curves(measured):
 
 
 def test_ranges_of_figure_1_hold_the_eigenvalues_they_name(measured):
-    results = results_of(measured, CELLS[:1])
-    arrays = results.of("dynamics")[0].arrays
-    ax = panels(find_figure("1").draw(results))[0]
-    (left,) = [patch.get_x() for patch in ax.patches if patch.get_alpha() == 0.14]  # the outliers' range
-    assert left == pytest.approx(np.sort(arrays["gauss_newton_eigenvalues"][-1])[0], rel=0.01)
+    smallest = measured["exact_spectrum"][0].arrays["eigenvalues"][C - 1]
+    for results in (results_of(measured, CELLS[:1]), by_lanczos(measured, CELLS[:1], "dynamics")):
+        ax = panels(find_figure("1").draw(results))[0]
+        (left,) = [patch.get_x() for patch in ax.patches if patch.get_alpha() == 0.14]  # the outliers' range
+        assert left == pytest.approx(smallest, rel=0.01)
 
 
 def test_shares_are_stacked_to_one(measured):

@@ -89,3 +89,14 @@ def test_depth_curves_share_a_label(ax):
     panels.depth_panel(ax, [1, 2, 3], np.arange(1.0, 7.0).reshape(3, 2), color="k", label="class")
     assert len(ax.lines) == 2
     assert ax.get_legend_handles_labels()[1] == ["class"]
+
+
+def test_log_spectra_end_at_the_axis_and_not_at_a_slope(ax):
+    """Fill and axis share one constant floor, also where a second spectrum of more parameters joins."""
+    limits = panels.log_limits([spectrum()])
+    panels.log_spectrum_panel(ax, spectrum(), limits=limits, color="k")
+    floor = ax.get_ylim()[0]
+    (filled,) = ax.collections
+    assert filled.get_paths()[0].vertices[:, 1].min() == pytest.approx(floor)
+    panels.log_spectrum_panel(ax, replace(spectrum(), dim=10 * P), limits=limits, color="k", fill=False)
+    assert ax.get_ylim()[0] == pytest.approx(floor)

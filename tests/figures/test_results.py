@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from repro.figures.results import Results
+from repro.figures.results import Results, is_exact
 from repro.storage.results import Cell, result_path, save_result
 
 CELLS = [Cell("mnist", "vgg11", n) for n in (136, 10)]
@@ -34,12 +34,21 @@ def test_the_end_of_a_caption_says_data_network_size_epoch_and_experiment(root):
     assert results.where("weights") == (
         "MNIST, VGG11 (width 0.125), 136 examples per class, epoch 40. Experiment: embedded."
     )
-    assert results.where("synthetic") == "No network. Experiment: embedded."
+    assert results.where("synthetic") == "No network is involved. Experiment: embedded."
 
 
 def test_missing_results_are_named(root):
     with pytest.raises(FileNotFoundError, match="weights is not measured yet on mnist/mlp/n10"):
         Results.load(root, ["weights"], [*CELLS, Cell("mnist", "mlp", 10)])
+
+
+def test_a_cell_too_large_for_exact_eigenvalues_is_drawn_from_the_fallback(root):
+    large, small = CELLS
+    for cell, arrays in ((large, {"too_large": np.array(1360)}), (small, {"share_class": np.zeros(3)})):
+        save_result(result_path(root, "exact_spectrum", cell), arrays, {})
+    found = Results.load(root, ["exact_spectrum"], CELLS, fallback="weights").of("exact_spectrum")
+    assert [is_exact(result) for result in found] == [False, True]
+    assert int(found[0].arrays["n"]) == large.n_per_class
 
 
 def test_an_undeclared_measurement_is_refused(root):

@@ -1,6 +1,7 @@
 """Shares, overlaps and angles of a tiny network against dense eigenvectors."""
 
 import numpy as np
+import pytest
 import torch
 from dense import dense_parts
 
@@ -11,8 +12,10 @@ from repro.measurements import alignment
 C = 4
 
 
-def test_alignment_by_dense_eigenvectors(tiny):
-    arrays = alignment.measure(tiny, alignment.Settings(eigenvectors=6, tolerance=1e-8, max_products=80))
+@pytest.mark.parametrize("limit", [0, 6000])  # G by Lanczos, and by its exact spectrum
+def test_alignment_by_dense_eigenvectors(tiny, limit):
+    settings = alignment.Settings(eigenvectors=6, tolerance=1e-8, max_products=80, exact_limit=limit)
+    arrays = alignment.measure(tiny, settings)
     G, parts = dense_parts(tiny)
     for name, A in (("hessian", Hessian(tiny.model, tiny.batches()).dense()), ("gauss_newton", G)):
         values, U = (t.flip(-1) for t in torch.linalg.eigh(A))

@@ -1,18 +1,23 @@
 """Grids become lists of tasks: the paper's 18 000 trainings, axes from the command line, cells of a figure."""
 
-import json
+import os
+import pickle
+import shutil
 
 import pytest
-from repro.pipeline.blocks import training_petaflop
+import torch
 
-from repro.pipeline.experiment import Experiment
-from repro.pipeline.tasks import STAGES
+from repro.pipeline.composition import CONF
+from repro.pipeline.config import STAGES
+from repro.pipeline.experiment import Experiment, measure_tasks, retrain_task, sweep_task
+from repro.pipeline.stages.measure import OwnWeights
 from repro.storage.results import Cell
+
+EMBEDDED = Cell("fashion_mnist_embedded", "mlp", 6)
 
 
 def trainings(stages):
-    return [(str(task.config["data"]["name"]), task.config["model"]["name"], task.config["n_per_class"], i)
-            for task in stages["sweep"] for i in task.config["lr_indices"]]  # fmt: skip
+    return [(task.trainings.cell, index) for task in stages["sweep"] for index in task.indices]
 
 
 @pytest.fixture(scope="module")
@@ -29,77 +34,148 @@ def test_the_papers_grid(paper, papers_sweep):
     found = trainings({"sweep": papers_sweep})
     assert len(found) == len(set(found)) == 4 * 2 * 20 * 100 + 4 * 20 * 25
     assert len(paper.cells()) == 4 * 3 * 20
-    sizes = {n for data, _, n, _ in found if data == "cifar100"}
+    sizes = {cell.n_per_class for cell, _ in found if cell.data == "cifar100"}
     assert (min(sizes), max(sizes)) == (10, 500)
-    epochs = {(c.data, c.model): config["training"]["epochs"] for c, config in paper.cells().items()}
-    assert epochs["mnist", "vgg11"] == epochs["fashion_mnist", "resnet18"] == 200
-    assert epochs["cifar10", "vgg11"] == epochs["cifar100", "resnet18"] == epochs["mnist", "mlp"] == 350
+    assert {of.recipe.epochs for cell, of in paper.cells().items() if cell.data == "mnist"} == {200, 350}
+
+
+def test_one_slurm_array_holds_the_papers_sweep(paper, papers_sweep):
+    limit = paper.launch.petaflop_per_task
+    work = [task.cost for task in papers_sweep]
+    assert len(papers_sweep) <= 1001  # MaxArraySize, if a site does not change it
+    assert limit / 2 < max(work) <= limit
+    assert {len(task.indices) for task in papers_sweep if task.name.startswith("mnist/vgg11/n10/")} == {100}
+    of_one_figure = paper.stages(["5"])["sweep"]
+    assert of_one_figure == [task for task in papers_sweep if task.name.startswith("cifar10/vgg11/n136/")]
+
+
+def test_any_number_of_rates_is_trained_whole():
+    """The paper's axis names parts of the grid: more or fewer rates leave none out."""
+    for count in (3, 7, 130):
+        overrides = ["experiment=paper", "data=mnist", "model=vgg11", "n_per_class=10", f"learning_rates.count={count}"]
+        assert [index for _, index in trainings(Experiment(overrides).stages())] == list(range(count))
 
 
 def test_axes_from_the_command_line_replace_the_grids():
     found = trainings(Experiment(["experiment=paper", "data=mnist", "n_per_class=10,13", "lr_index=0-2"]).stages())
     assert len(found) == 3 * 2 * 3
-    assert {(data, n) for data, _, n, _ in found} == {("mnist", 10), ("mnist", 13)}
+    assert {(cell.data, cell.n_per_class) for cell, _ in found} == {("mnist", 10), ("mnist", 13)}
 
 
-def test_other_overrides_hold_for_every_task_and_tasks_are_json():
-    stages = Experiment(["experiment=smoke", "training.epochs=7", "device=cpu"]).stages()
-    assert list(stages) == list(STAGES)
-    for tasks in stages.values():
+def test_seeds_are_an_axis():
+    stages = Experiment(["experiment=smoke", "seed=0,2", "n_per_class=6"]).stages()
+    assert {task.trainings.cell: task.trainings.recipe.seed for task in stages["sweep"]} == {
+        EMBEDDED: 0, EMBEDDED._replace(seed=2): 2,
+    }  # fmt: skip
+    for stage in ("retrain", "measure"):
+        assert any("/n6/seed2" in task.name for task in stages[stage])
+    (select,) = stages["select"]
+    assert select.expected == {EMBEDDED: (0, 1, 2), EMBEDDED._replace(seed=2): (0, 1, 2)}
+
+
+def test_a_figure_may_show_one_of_the_seeds():
+    stages = Experiment(["experiment=smoke", "seed=0,2", "figures.3.seed=[2]"]).stages()
+    assert stages["figures"][0].cells == (EMBEDDED._replace(seed=2),)
+
+
+def test_the_training_seed_is_the_cells():
+    (of,) = Experiment(["experiment=smoke", "training.seed=5", "n_per_class=6"]).cells()
+    assert of == EMBEDDED._replace(seed=5)
+
+
+def test_other_overrides_hold_for_every_task_and_tasks_can_be_pickled():
+    stages = Experiment(["experiment=smoke", "training.epochs=7", "device=cpu", "force=true"]).stages()
+    assert list(stages) == ["sweep", "select", "retrain", "measure", "figures", "report"]
+    for stage, tasks in stages.items():
         for task in tasks:
-            assert json.loads(json.dumps(task.config)) == task.config
-    assert {task.config["training"]["epochs"] for task in stages["sweep"] + stages["measure"]} == {7}
+            assert pickle.loads(pickle.dumps(task)) == task
+            assert task.stage == stage
+            assert stage not in ("sweep", "retrain", "measure") or (task.device, task.force) == ("cpu", True)
+    assert {task.trainings.recipe.epochs for task in stages["sweep"]} == {7}
+    assert stages["measure"][0].of.trainings.recipe.epochs == 7
 
 
 def test_the_launcher_cuts_blocks():
     whole = Experiment(["experiment=smoke", "launch.rates_per_task=100"]).stages()["sweep"]
     single = Experiment(["experiment=smoke", "launch.rates_per_task=1"]).stages()["sweep"]
-    assert [len(task.config["lr_indices"]) for task in whole] == [3, 3]
-    assert [len(task.config["lr_indices"]) for task in single] == [1] * 6
+    assert [task.indices for task in whole] == [(0, 1, 2)] * 2
+    assert [task.indices for task in single] == [(0,), (1,), (2,)] * 2
+    assert [task.name.rpartition("/")[2] for task in (*whole[:1], *single[:1])] == ["lr0-2", "lr0"]
 
 
-def test_one_slurm_array_holds_the_papers_sweep(paper, papers_sweep):
-    work = [training_petaflop(task.config) * len(task.config["lr_indices"]) for task in papers_sweep]
-    assert len(papers_sweep) <= 1001  # MaxArraySize, if a site does not change it
-    assert max(work) <= paper.launch["petaflop_per_task"] < max(work) * 1.01
-    mnist = {len(task.config["lr_indices"]) for task in papers_sweep if task.name.startswith("mnist/vgg11/n10/")}
-    assert mnist == {100}  # cheap cells stay whole
-    of_one_figure = paper.stages(["5"])["sweep"]
-    assert of_one_figure == [task for task in papers_sweep if task.name.startswith("cifar10/vgg11/n136/")]
+def test_planning_does_not_ask_for_the_machine(monkeypatch):
+    expected = Experiment(["experiment=smoke", "launch=local_gpu"]).stages()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    for name in ("device_count", "is_available", "get_device_properties"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: pytest.fail("asked for GPUs"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: pytest.fail("asked for cores"))
+    assert Experiment(["experiment=smoke", "launch=local_gpu"]).stages() == expected
+
+
+def test_settings_that_only_the_chosen_network_has():
+    overrides = [
+        "model=own",
+        "model.build=repro.models.mlp:MLP",
+        "+model.layers=4",
+        "+model.bias=false",
+        "+model.width=0.5",
+    ]
+    (cell, *_), (of, *_) = zip(*Experiment(["experiment=smoke", *overrides]).cells().items())
+    assert cell.model == of.model.title == "own"
+    assert of.model.settings == {"layers": 4, "bias": False, "width": 0.5}
 
 
 def test_a_figure_needs_only_its_cells():
     experiment = Experiment(["experiment=smoke"])
     stages = experiment.stages(["3"])
-    assert experiment.figure_cells("3") == [Cell("fashion_mnist_embedded", "mlp", 6)]
-    assert {task.config["n_per_class"] for task in stages["sweep"]} == {6}
+    assert experiment.figure_cells("3") == experiment.figure_cells("fig03") == [EMBEDDED]
+    assert {task.trainings.cell for task in stages["sweep"]} == {EMBEDDED}
     assert [task.name for task in stages["measure"]] == ["fashion_mnist_embedded/mlp/n6/hessian_spectrum"]
     assert not stages["report"]
 
 
-def test_the_experiment_sets_a_measurement_and_the_command_line_has_the_last_word():
-    def steps(*overrides):
-        (task,) = Experiment(["experiment=smoke", *overrides]).stages(["3"])["measure"]
-        return task.config["measurement"]["steps"]
+def test_figures_fall_back_on_lanczos_where_a_cell_is_too_large_for_the_exact_spectrum():
+    def measured(key, limit):
+        few = ["figures.1={model: [vgg11], n_per_class: [10, 51]}", f"measurements.exact_spectrum.limit={limit}"]
+        tasks = Experiment(["experiment=embedded", *few]).stages([key])["measure"]
+        return sorted(task.name.partition("/vgg11/")[2] for task in tasks)
 
-    assert steps() == 12
-    assert steps("measurements.hessian_spectrum.steps=5") == 5
+    both = ["n10/exact_spectrum", "n51/exact_spectrum"]
+    assert measured("1", limit=51 * 10 * 10) == both
+    assert measured("1", limit=51 * 10 * 10 - 1) == sorted([*both, "n51/dynamics"])
+    assert measured("1", limit=1) == sorted([*both, "n10/dynamics", "n51/dynamics"])
+
+
+def test_a_figure_of_no_network_needs_no_training():
+    stages = Experiment(["experiment=embedded"]).stages(["14"])
+    assert [task.name for task in stages["measure"]] == ["logistic_regression"]
+    assert stages["measure"][0].of is None
+    assert not any(stages[stage] for stage in ("sweep", "select", "retrain"))
 
 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["data=mnits"], "mnits"),
-        (["trainng.epochs=3"], "trainng"),
-        (["training.epochz=3"], "epochz"),
-        (["n_per_class="], "n_per_class"),
+        (["data=mnits"], "there is no data=mnits; did you mean mnist"),
+        (["model=vgg"], "there is no model=vgg; did you mean vgg11"),
+        (["n_per_class="], "axis n_per_class of the grid is empty"),
         (["n_per_class=size99"], "size0 to size"),
-        (["lr_index=7-9"], "empty axis"),
+        (["n_per_class=151"], r"Fashion-MNIST \(subset\) has only 150 training examples"),
+        (["lr_index=1-3"], "lr_index=1-3 is outside the grid of 3 learning rates"),
         (["lr_index=9"], "outside the grid"),
-        (["experiment=papr"], "papr"),
-        (["training.epochs=???"], "training.epochs"),
-        (["+measurements.hessian_spectrum.step=3"], "step"),
-        (["training.epochs={"], "training.epochs"),
+        (["lr_index=4of4"], "empty axis"),
+        (["+model.depth=3"], "model.depth: network 'mlp' has no such setting"),
+        (["epochs_of={mpl: 3}"], "mpl"),
+        (["+epochs_of.mpl=3"], r"epochs_of\.mpl: there is no such network; did you mean mlp"),
+        (
+            ["figures.3.data=[mnits]"],
+            "figures: no cell of experiment smoke has data=mnits; there are fashion_mnist_emb",
+        ),
+        (["figures.3.n_per_class=[5]"], "has n_per_class=5; there are 4, 6"),
+        (["launch=slurm", "launch.stages.sweep.memm=3GB"], "memm"),
+        (["launch=slurm", "launch.stages.swep.mem=3GB"], "swep"),
+        (["name=../../x"], "an experiment is called as its folder"),
+        (["name=/x"], "an experiment is called as its folder"),
     ],
 )
 def test_mistakes_get_a_sentence(overrides, sentence):
@@ -108,33 +184,88 @@ def test_mistakes_get_a_sentence(overrides, sentence):
     assert "\n" not in str(caught.value)
 
 
+def test_every_resource_can_be_set_for_all_stages_or_for_one():
+    of_all = ["launch.resources.mem=3GB", "launch.resources.partition=gpu"]
+    of_one = ["launch.stages.sweep.mem=64GB", "launch.stages.report.partition=cpu", "launch.stages.select.setup=[a]"]
+    launch = Experiment(["experiment=smoke", "launch=slurm", *of_all, *of_one]).launch
+    of = {stage: launch.of_stage(stage) for stage in STAGES}
+    assert {stage: own["mem"] for stage, own in of.items()} == {
+        "sweep": "64GB", "select": "3GB", "retrain": "3GB", "measure": "32GB", "figures": "3GB", "report": "3GB",
+    }  # fmt: skip
+    assert [own["partition"] for own in of.values()] == ["gpu"] * 5 + ["cpu"]
+    assert of["select"]["setup"] == ["a"]
+
+
+@pytest.mark.parametrize("first", ["", "# @package site\n", "# my cluster\n"])
+def test_a_site_file_that_would_not_hold_is_named(tmp_path, first):
+    shutil.copytree(CONF, tmp_path / "conf")
+    site = tmp_path / "conf" / "site" / "local.yaml"
+    site.parent.mkdir(exist_ok=True)
+    site.write_text("# @package _global_\nlaunch: {resources: {partition: gpu}}\n")
+    overrides = ["experiment=smoke", "launch=slurm"]
+    assert Experiment(overrides, tmp_path / "conf").launch.of_stage("sweep")["partition"] == "gpu"
+    site.write_text(f"{first}launch: {{resources: {{partition: gpu}}}}\n")
+    with pytest.raises(ValueError, match=r"conf/site/local.yaml lacks the first line `# @package _global_`"):
+        Experiment(overrides, tmp_path / "conf")
+
+
 def test_a_figure_the_experiment_does_not_draw():
-    with pytest.raises(ValueError, match="does not draw figure 5; it draws 3, x1"):
+    with pytest.raises(ValueError, match="does not draw figure 5; it draws 3, x1, x10"):
         Experiment(["experiment=smoke"]).stages(["5"])
-    with pytest.raises(ValueError, match="no cell"):
+    with pytest.raises(ValueError, match=r"no cell of experiment smoke matches figure 3: n_per_class=\[6\]"):
         Experiment(["experiment=smoke", "n_per_class=4"]).stages(["3"])
 
 
 def test_a_narrowed_grid_draws_the_figures_that_have_cells_left():
     def drawn(*overrides):
-        return [task.config["figure"] for task in Experiment(["experiment=smoke", *overrides]).stages()["figures"]]
+        return [task.figure for task in Experiment(["experiment=smoke", *overrides]).stages()["figures"]]
 
-    assert drawn() == ["3", "x1"]
-    assert drawn("n_per_class=4") == ["x1"]
-    assert drawn("n_per_class=6") == ["3", "x1"]
-
-
-def test_scripts_retrain_and_measure_look_at_all_rates_of_a_cell():
-    from hydra import compose, initialize_config_dir
-
-    from repro.pipeline.experiment import CONF, measure_task, retrain_task
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("measure", ["experiment=smoke", "n_per_class=6", "lr_index=1"])
-    assert retrain_task(cfg).config["lr_indices"] == measure_task(cfg, ()).config["lr_indices"] == [0, 1, 2]
+    assert drawn() == ["3", "x1", "x10"]
+    assert drawn("n_per_class=4") == ["x1", "x10"]
+    assert drawn("n_per_class=6") == ["3", "x1", "x10"]
 
 
-def test_a_narrowed_grid_leaves_the_gallery_alone():
-    smoke = ["experiment=smoke", "gallery=gallery.md"]
-    assert Experiment(smoke).stages()["report"][0].config["gallery"] == "gallery.md"
-    assert Experiment([*smoke, "n_per_class=6"]).stages()["report"][0].config["gallery"] is None
+def test_the_gallery_is_of_a_whole_experiment_that_has_one(tmp_path):
+    smoke = ["experiment=smoke", f"gallery={tmp_path}/gallery.md"]
+    assert Experiment(smoke).gallery_page() == tmp_path / "gallery.md"
+    with pytest.raises(ValueError, match="has no gallery"):
+        Experiment(smoke[:1]).gallery_page()
+    with pytest.raises(ValueError, match="whole experiment"):
+        Experiment([*smoke, "n_per_class=6"]).gallery_page()
+
+
+def test_all_seeds_are_measured_and_the_first_is_drawn():
+    stages = Experiment(["experiment=smoke", "seed=2,1"]).stages()
+    assert {task.name for task in stages["measure"]} == {
+        f"fashion_mnist_embedded/mlp/n6/seed{seed}/hessian_spectrum" for seed in (1, 2)
+    }
+    (drawn,) = (task for task in stages["figures"] if task.figure == "3")
+    assert drawn.cells == (EMBEDDED._replace(seed=1),)
+    assert drawn.cells == stages["report"][0].figures["3"]
+    alone = Experiment(["experiment=smoke", "seed=1,2"]).stages(["3"])
+    assert [task.trainings.cell.seed for task in alone["retrain"]] == [1]
+
+
+def test_a_figure_shows_the_seeds_that_its_experiment_lists():
+    experiment = Experiment(["experiment=smoke", "seed=0,1,2", "+figures.3.seed=[0,2]"])
+    assert [cell.seed for cell in experiment.figure_cells("3")] == [0, 2]
+    assert len(experiment.stages()["measure"]) == 2
+
+
+def test_tasks_of_the_scripts(composed, tmp_path):
+    config = composed("experiment=smoke", "n_per_class=6", "lr_index=1")
+    assert sweep_task(config).indices == (1,)
+    assert retrain_task(config).indices == (0, 1, 2)  # the best of a cell, not of a block
+
+    def measured(*overrides):
+        return measure_tasks(composed("experiment=smoke", "n_per_class=6", *overrides))
+
+    retrain, measure = measured("measurement=layer_features")
+    assert measure.of == retrain == retrain_task(config)
+    (alone,) = measured("measurement=synthetic_spectra")
+    assert alone.of is None
+    (own,) = measured("measurement=weights", f"weights={tmp_path}/mine.safetensors")
+    assert isinstance(own.of, OwnWeights)
+    assert own.root.parts[-2:] == ("weights", "mine")
+    with pytest.raises(ValueError, match=r"no measurement 'wieghts'. Did you mean weights"):
+        measured("measurement=wieghts")

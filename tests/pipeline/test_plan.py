@@ -1,29 +1,98 @@
-"""What is left of an experiment, on the smoke experiment and this device."""
+"""What is left of an experiment adds up, on tasks of known cost."""
+
+from dataclasses import replace
 
 import pytest
+from cells import small, store_outcomes
 
-from repro.pipeline import tasks
-from repro.pipeline.experiment import Experiment
-from repro.pipeline.plan import job_of, plan
+from repro.measurements import find_measurement
+from repro.pipeline import plan as planning
+from repro.pipeline.config import Launch, Resources, StageResources
+from repro.pipeline.cost import PRODUCT, Throughput
+from repro.pipeline.plan import Plan, beyond_limit, plan, small_last_batches
+from repro.pipeline.stages.measure import Measure
+from repro.pipeline.stages.retrain import Retrain
+from repro.pipeline.stages.sweep import Sweep
 
-
-def test_plan_counts_what_is_unfinished_and_checks_itself_on_what_is_not(tmp_path):
-    stages = Experiment(["experiment=smoke", "device=cpu", f"outputs={tmp_path}"]).stages()
-    ahead, deviation = plan(stages["sweep"], stages["retrain"], job_startup=0.0, seconds=0.05)
-    assert (ahead.jobs, ahead.trainings) == (7, 7)  # six of the sweep, one retraining
-    assert 0 < ahead.longest_job_hours < ahead.hours
-    assert ahead.disk_bytes > 4 * 53064 * 4  # checkpoints of the retraining alone
-    assert deviation == {}
-    first = stages["sweep"][0]
-    tasks.run(first)
-    later, deviation = plan(stages["sweep"], stages["retrain"], job_startup=10.0, seconds=0.05)
-    assert (later.jobs, later.trainings) == (6, 6)
-    assert later.hours > 6 * 10 / 3600
-    assert list(deviation) == ["mlp, 1 channels, 10 classes"]
+SPEED = Throughput(step_seconds=1.0, example_seconds=0.1, evaluation_seconds=0.01, weight_bytes=1000)
+ALONE = 2 * (2 * 1.0 + 40 * 0.1) + 1040 * 0.01  # seconds of one training of `small`
 
 
-@pytest.mark.parametrize(("data", "test"), [("fashion_mnist_embedded", 1000), ("mnist", 10_000)])
-def test_the_jobs_of_a_cell_are_those_of_its_data(data, test):
-    (config,) = Experiment(["experiment=smoke", f"data={data}", "n_per_class=6"]).cells().values()
-    job = job_of(config, rates=3)
-    assert (job.examples, job.test_examples, job.rates) == (60, test, 3)
+@pytest.fixture
+def stages(tmp_path, machine, monkeypatch):
+    """One cell with three rates in two tasks, its retraining and a measurement."""
+    monkeypatch.setattr(planning, "calibrate", lambda *_, **__: SPEED)
+    of = small()
+    common = {"root": tmp_path, "trainings": of, "machine": machine}
+    retrain = Retrain(indices=(0, 1, 2), checkpoints=3, tolerance=0.01, missing_allowed=0, **common)
+    settings = find_measurement("hessian_spectrum").settings(steps=12)
+    measure = Measure(
+        root=tmp_path, experiment="x", measurement="hessian_spectrum", settings=settings, of=retrain, asked_device="cpu"
+    )
+    sweep = [Sweep(indices=indices, **common) for indices in ((0, 1), (2,))]
+    return {"sweep": sweep, "select": [], "retrain": [retrain], "measure": [measure], "figures": [], "report": []}
+
+
+def test_all_is_to_do(stages):
+    ahead = plan(stages, job_startup=0.0)
+    product = PRODUCT * 40 * 0.1
+    assert (ahead.jobs, ahead.trainings) == (4, 4)  # the retraining is one
+    assert ahead.measuring_hours == pytest.approx(12 * product / 3600)
+    assert ahead.hours == pytest.approx((4 * ALONE + 12 * product) / 3600)
+    assert ahead.longest_job_hours == pytest.approx(2 * ALONE / 3600)
+    assert ahead.longest_training_hours == pytest.approx(ALONE / 3600)
+    assert ahead.disk_bytes == 4 * 4096 + 4 * 1000
+    assert ahead.deviations == {}
+
+
+def test_jobs_of_a_cluster_start_up(stages):
+    later, now = (plan(stages, job_startup=seconds) for seconds in (10.0, 0.0))
+    assert later.hours - now.hours == pytest.approx(4 * 10 / 3600)
+
+
+def test_what_is_stored_is_no_longer_to_do_and_checks_the_prediction(stages, tmp_path):
+    store_outcomes(tmp_path, small(), {0: 0.5, 1: None})  # three seconds each; a diverged one says nothing
+    ahead = plan(stages, job_startup=0.0)
+    assert (ahead.jobs, ahead.trainings) == (3, 2)
+    assert ahead.deviations == {"MLP (width 0.02), 1 channels, 10 classes": pytest.approx(ALONE / 3 - 1)}
+
+
+def test_an_empty_list_costs_nothing():
+    nothing = {"sweep": [], "retrain": [], "measure": []}
+    assert plan(nothing, job_startup=7.0) == (0, 0, 0.0, 0.0, 0.0, 0.0, 0, {})
+
+
+def test_each_network_is_timed_once(stages, monkeypatch):
+    timed = []
+    monkeypatch.setattr(planning, "calibrate", lambda of, *_, **__: timed.append(of) or SPEED)
+    plan(stages, job_startup=0.0)
+    assert len(timed) == 1
+
+
+def test_jobs_beyond_their_time_limit_get_advice():
+    launch = Launch(
+        kind="slurm", rates_per_task=100, petaflop_per_task=150.0,
+        resources=Resources(time=60), stages={"sweep": StageResources(time=240)},
+    )  # fmt: skip
+    nothing = Plan(1, 1, 9.0, 0.0, 0.0, 0.0, 0, {})
+
+    def advice(job_hours, training_hours, launch=launch):
+        ahead = nothing._replace(longest_job_hours=job_hours, longest_training_hours=training_hours)
+        return beyond_limit(ahead, launch)
+
+    assert advice(4.0, 4.0) is None
+    assert advice(6.0, 1.0) == "launch.stages.sweep.time is 4 h: raise it, or try launch.petaflop_per_task=100"
+    alone = "one training alone takes 5.00 h, launch.stages.sweep.time is 4 h: raise it"
+    assert advice(10.0, 5.0) == alone
+    assert advice(99.0, 99.0, replace(launch, stages={}, resources=Resources())) is None
+    assert advice(1.5, 1.5, replace(launch, stages={})) == alone.replace("5.00", "1.50").replace("4 h", "1 h")
+
+
+@pytest.mark.parametrize(
+    ("n_per_class", "last_batch", "named"),
+    [(13, "keep", True), (13, "drop", False), (13, "join", False), (51, "keep", False), (1, "keep", False)],
+)  # 130 = 4 x 32 + 2, 510 = 15 x 32 + 30, and 10 are one batch
+def test_cells_whose_last_batch_is_small_are_named(n_per_class, last_batch, named):
+    of = small(n_per_class, last_batch=last_batch)
+    expected = [f"{of.cell} ends each epoch on a batch of 2"] if named else []
+    assert small_last_batches({of.cell: of}) == expected

@@ -64,16 +64,51 @@ def test_the_page_needs_no_other_file(page):
 def test_images_load_and_the_console_is_quiet(browser, page):
     show(browser, page)
     widths = browser.execute_script("return [...document.images].filter(i => i.src).map(i => i.naturalWidth)")
-    assert len(widths) == len(FIGURES)
+    assert len(widths) == len(FIGURES) + 1  # the first screen has one of them
     assert min(widths) > 300
     assert browser.get_log("browser") == []
 
 
-@pytest.mark.parametrize("width", [380, 768, 1200])
+@pytest.mark.parametrize("width", [380, 390, 768, 1200])
 def test_nothing_scrolls_sideways(browser, page, width):
     show(browser, page, width)
     found = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert found[0] <= found[1] == width
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1200, 900)])
+def test_the_first_screen_has_picture_verdicts_and_cost(browser, page, width, height):
+    show(browser, page, width, height)
+    script = "return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect().bottom)"
+    for part in (".picture img", ".score", ".verdicts", "#first p:nth-of-type(2)"):
+        (bottom,) = browser.execute_script(script, part)
+        assert 0 < bottom <= height
+
+
+def test_on_a_phone_claims_are_cards_within_the_screen(browser, page):
+    show(browser, page, 390)
+    cells = browser.execute_script(
+        "return [...document.querySelectorAll('#claims tbody td')].filter(e => e.offsetWidth)"
+        ".map(e => [e.getBoundingClientRect().left, e.getBoundingClientRect().right, getComputedStyle(e).display])"
+    )
+    assert cells
+    assert all(left >= 0 and right <= 390 and display == "block" for left, right, display in cells)
+
+
+def test_a_claim_links_to_its_figure_if_the_experiment_draws_it(page):
+    html = page.read_text()
+    assert '<a href="#fig03">The training Hessian has outliers beyond its bulk</a>' in html
+    assert "<td>Knocking out G_class removes the outliers of G</td>" in html
+
+
+def test_cautions_name_selected_rates_at_the_edge(root, cells, tmp_path):
+    shutil.copytree(root, tmp_path / "tiny")
+    runs = pd.read_csv(root / "runs.csv")
+    runs[runs.lr_index == 3].to_csv(tmp_path / "tiny" / "selected.csv", index=False)
+    html = build(tmp_path / "tiny", {"x1": cells}, ["a caution of the caller"]).read_text()
+    assert html.count("is the lowest of 4") == len(cells)
+    assert "a caution of the caller" in html
+    assert "3 cautions" in html
 
 
 def test_it_works_from_the_keyboard(browser, page):

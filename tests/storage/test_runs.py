@@ -2,12 +2,14 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from repro.storage.identity import digest
 from repro.storage.results import Cell
 from repro.storage.runs import (
     CELL_COLUMNS,
+    at_edge_of_grid,
     read_record,
     read_run,
     run_finished,
@@ -78,6 +80,23 @@ def test_the_table_has_a_row_per_stored_training(tmp_path):
     row = found.iloc[0]
     assert (row.lr, row.epochs, row.test_error, row.seconds, row.digest) == (0.1, 3, 0.2, 1.0, digest(WANTED))
     assert (row.data_title, row.model_title) == ("MNIST", "MLP (width 0.5)")
+
+
+def test_selected_rates_at_the_edge_are_named():
+    made = {"data_title": "MNIST", "model_title": "MLP"}
+    rates = {0: (0.4, 0.2, 0.1), 1: (0.4, 0.2, 0.1), 2: (0.4, 0.2, 0.1), 3: (0.2,)}
+    runs = pd.DataFrame(
+        [{**CELL._replace(seed=seed)._asdict(), "lr": lr, **made} for seed, of in rates.items() for lr in of]
+    )
+    selected = runs.iloc[[0, 4, 8, 9]]  # the highest, one between, the lowest, the only one
+    assert at_edge_of_grid(runs, selected) == [
+        "MNIST, MLP, 10 per class: the selected learning rate 0.4 is the highest of 3",
+        "MNIST, MLP, 10 per class, seed 2: the selected learning rate 0.1 is the lowest of 3",
+    ]
+
+
+def test_nothing_trained_has_no_edge():
+    assert at_edge_of_grid(pd.DataFrame(), pd.DataFrame()) == []
 
 
 def test_the_record_of_a_selected_network(tmp_path):

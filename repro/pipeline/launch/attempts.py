@@ -7,7 +7,9 @@ Whether a task is done is not asked here but of its result files (`repro.pipelin
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import platform
 import time
 import traceback
@@ -16,6 +18,8 @@ from pathlib import Path
 
 from repro.pipeline.tasks import Task
 from repro.storage.files import write_json
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -32,15 +36,31 @@ class Attempt:
     trace: str = ""
 
 
+def attempts_folder(root: Path, stage: str) -> Path:
+    return root / "attempts" / stage
+
+
 def attempt_path(task: Task) -> Path:
-    return task.root / "attempts" / task.stage / f"{task.name.replace('/', '_')}.json"
+    return attempts_folder(task.root, task.stage) / f"{task.name.replace('/', '_')}.json"
 
 
 def read_attempt(task: Task) -> Attempt | None:
-    """The latest attempt at a task; None if no job has begun it since it was submitted."""
+    """The latest attempt at a task; None if no job has begun it since it was submitted.
+
+    A damaged file is set aside under another name; it is then as if the task had not been tried.
+    """
+    path = attempt_path(task)
     try:
-        return Attempt(**json.loads(attempt_path(task).read_text()))
+        attempt = Attempt(**json.loads(path.read_text()))
+        if not (isinstance(attempt.attempts, int) and isinstance(attempt.job, str)):
+            raise TypeError("attempts must be a number, and job a text")
+        return attempt
     except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        log.warning("%s is damaged (%s), set aside as %s.damaged", path, error, path.name)
+        with contextlib.suppress(OSError):
+            path.replace(path.with_name(f"{path.name}.damaged"))
         return None
 
 
@@ -73,4 +93,8 @@ def forget(task: Task) -> None:
 
 
 def _write(task: Task, attempt: Attempt) -> None:
-    write_json(attempt_path(task), asdict(attempt))
+    """A note that cannot be written, on a full disk say, does not keep the task from being done."""
+    try:
+        write_json(attempt_path(task), asdict(attempt))
+    except OSError as error:
+        log.warning("%s", error)

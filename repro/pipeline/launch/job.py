@@ -11,9 +11,13 @@ from submitit.helpers import Checkpointable, DelayedSubmission
 
 from repro.pipeline.launch.attempts import Attempt, begin, end, interrupt, read_attempt
 from repro.pipeline.launch.local import FailedTasksError, run_logged
-from repro.pipeline.tasks import Task, finished
+from repro.pipeline.tasks import Task, unfinished
 
 log = logging.getLogger(__name__)
+
+
+class JobDiedError(RuntimeError):
+    """A task took its job with it as often as it was tried."""
 
 
 class Chunk(Checkpointable):
@@ -44,21 +48,22 @@ class Chunk(Checkpointable):
         attempt = read_attempt(task)
         if attempt is not None and attempt.ended is not None:
             return False
-        if finished(task) and not task.force:
+        if not unfinished([task]):
             return False
         if attempt is not None and attempt.attempts >= self.most_attempts:
-            end(task, attempt, RuntimeError(f"its job died {attempt.attempts} times, see {attempt.log}"))
+            end(task, attempt, JobDiedError(f"its job died {attempt.attempts} times"))
             return False
         return True
 
     def _do(self, task: Task) -> None:
         environment = JobEnvironment()
-        attempt = begin(task, environment.job_id, environment.paths.stderr)
+        attempt = begin(task, environment.job_id, environment.paths.stdout)
         self._current = task, attempt
         try:
             run_logged(task)
         except UncompletedJobError:  # raised by submitit in the midst of the task, when it was requeued often enough
-            end(task, attempt, TimeoutError("its job met the time limit too often; give the stage more minutes"))
+            reason = f"its job met the time limit too often; raise launch.stages.{task.stage}.time"
+            end(task, attempt, TimeoutError(reason))
             raise
         except Exception as error:
             log.exception("%s %s failed", task.stage, task.name)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import traceback
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -102,12 +103,39 @@ def log_path(task: Task) -> Path:
     return task.root / "logs" / task.stage / f"{task.name.replace('/', '_')}.log"
 
 
+class TaskLog(logging.FileHandler):
+    """A log that may fall silent, on a full disk say, and does not take its task with it. A process says so once."""
+
+    said: ClassVar[bool] = False
+
+    def __init__(self, path: Path):
+        super().__init__(path, delay=True)  # opened by the first record, so that it, too, may fail
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._silent = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._silent:
+            try:
+                Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+                super().emit(record)
+            except OSError:
+                self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self._silent = True
+        if not TaskLog.said:
+            reason = sys.exc_info()[1]
+            print(f"cannot write {self.baseFilename} ({reason}); the tasks go on without logs", file=sys.stderr)
+        TaskLog.said = True
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written is still to be written
+            super().close()
+
+
 def run_logged(task: Task) -> None:
     """Run one task with its log in its own file; an exception leaves its traceback there and is raised."""
-    path = log_path(task)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = TaskLog(log_path(task))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -1,11 +1,10 @@
-"""What the SLURM commands say: limits, jobs that are queued or run, how jobs ended."""
+"""What the SLURM commands say: limits, and jobs that are queued or run."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,10 @@ PATIENCE = 60  # seconds given to a SLURM command
 
 class SlurmError(RuntimeError):
     """A SLURM command is missing, failed or did not answer."""
+
+
+class NoClusterError(SlurmError):
+    """There are no SLURM commands on this machine."""
 
 
 class Limits(NamedTuple):
@@ -38,10 +41,11 @@ def command(*words: str) -> str:
     """The output of a SLURM command.
 
     Raises:
-        SlurmError: it is not installed, failed or did not answer.
+        NoClusterError: it is not installed.
+        SlurmError: it failed or did not answer.
     """
     if shutil.which(words[0]) is None:
-        raise SlurmError(f"{words[0]} is not found: this is no SLURM cluster; launch=local runs on this machine")
+        raise NoClusterError(f"{words[0]} is not found: this is no SLURM cluster; launch=local runs on this machine")
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
@@ -91,15 +95,3 @@ def cancel(root: Path) -> list[str]:
     if ids:
         command("scancel", *ids)
     return ids
-
-
-def fates(jobs: Iterable[str]) -> dict[str, str]:
-    """How jobs ended, e.g. OUT_OF_MEMORY, by accounting; empty where there is none."""
-    wanted = sorted(set(jobs))
-    if not wanted:
-        return {}
-    try:
-        text = command("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(wanted))
-    except SlurmError:
-        return {}
-    return dict(line.split("|", 1) for line in text.splitlines() if "|" in line)

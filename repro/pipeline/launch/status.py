@@ -1,91 +1,101 @@
-"""Where an experiment on SLURM stands, by its files; the queue tells running from lost, accounting only annotates."""
+"""What people are told about an experiment on SLURM: a table, what went wrong and what to do, and logs."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from repro.pipeline.config import Launch
 from repro.pipeline.launch import queue
-from repro.pipeline.launch.attempts import Attempt, read_attempt
+from repro.pipeline.launch.fates import advice, fates
+from repro.pipeline.launch.hints import Hints
 from repro.pipeline.launch.local import log_path
-from repro.pipeline.launch.queue import Job, SlurmError
-from repro.pipeline.tasks import COMPUTED, Stages, Task, finished
+from repro.pipeline.launch.logs import tail
+from repro.pipeline.launch.queue import Job, NoClusterError, SlurmError
+from repro.pipeline.launch.states import STATES, Seen, Watch, look
+from repro.pipeline.launch.submissions import Submitted, read_submitted
+from repro.pipeline.tasks import Stages, Task
 
-STATES = ("done", "running", "queued", "failed", "lost", "missing")  # missing: nothing was tried, nothing is queued
-
-
-class Seen(NamedTuple):
-    """A task, its state and the latest attempt at it."""
-
-    task: Task
-    state: str
-    attempt: Attempt | None
+SILENCE = 3600  # seconds that `wait` waits for a queue that does not answer, while its controller restarts say
+MOST_LOGS = 50  # jobs and tasks that `logs` shows
 
 
-def look(stages: Stages, jobs: Sequence[Job] | None) -> list[Seen]:
-    """The state of every task; `jobs` are the experiment's in the queue, None if it does not answer.
-
-    Of the stages that are always made anew, only what is queued or was tried.
-    """
-    running = None if jobs is None else {job.id for job in jobs if job.state != "PENDING"}
-    waiting = set() if jobs is None else {job.stage for job in jobs}
-    seen = [_look_at(task, running, stage in waiting) for stage, tasks in stages.items() for task in tasks]
-    return [s for s in seen if s.task.stage in COMPUTED or s.state != "missing"]
-
-
-def _look_at(task: Task, running: set[str] | None, stage_is_queued: bool) -> Seen:
-    attempt = read_attempt(task)
-    if finished(task) or (task.stage not in COMPUTED and attempt and attempt.ended and not attempt.error):
-        return Seen(task, "done", attempt)
-    if attempt is None:
-        return Seen(task, "queued" if stage_is_queued else "missing", None)
-    if attempt.error:
-        return Seen(task, "failed", attempt)
-    if running is None or attempt.job in running:
-        return Seen(task, "running", attempt)
-    return Seen(task, "queued" if stage_is_queued else "lost", attempt)
-
-
-def report(stages: Stages, root: Path) -> list[str]:
-    """The table by stage and cell, pace, what went wrong and where its log is."""
+def report(stages: Stages, root: Path, launch: Launch, hints: Hints) -> list[str]:
+    """The table by stage and cell, pace, what went wrong, where its log is and what to do."""
     jobs, remarks = _jobs(root)
-    seen = look(stages, jobs)
+    submitted = read_submitted(root)
+    seen = look(stages, jobs, submitted)
     lines = [f"{'stage':8} {'cell':40}" + "".join(f"{state:>9}" for state in STATES)]
     for stage, of in itertools.groupby(seen, key=lambda s: s.task.stage):
         lines += _rows(stage, list(of))
-    lines += _pace(seen) + _waiting(jobs or []) + _errors(seen) + remarks
-    if not jobs and any(s.state == "missing" for s in seen):
-        lines.append(f"nothing is queued for what is missing; what jobs said is in {root / 'slurm' / 'jobs'}")
+    lines += _pace(seen) + _waiting(jobs or [], hints) + _errors(seen, submitted, launch) + remarks
+    counts = Counter(s.state for s in seen)
+    if counts["failed"] or counts["lost"]:
+        lines.append(f"{hints.make('logs')} shows what they said, {hints.make('retry')} submits them again")
+    if jobs == [] and counts["missing"]:
+        lines.append(f"nothing is queued for what is missing; {hints.make('reproduce')} submits it")
     return lines
 
 
 def unfinished_logs(stages: Stages, root: Path, lines: int = 20) -> list[str]:
-    """The end of the log of every task that failed or was lost, and of its job's."""
-    shown = []
-    for task, state, attempt in look(stages, _jobs(root)[0]):
-        if attempt is not None and state in ("failed", "lost"):
-            shown.append(f"== {task.stage} {task.name}: {state}, job {attempt.job} on {attempt.host}")
-            for path in (log_path(task), Path(attempt.log)):
-                shown += [f"-- {path}", *(path.read_text().splitlines()[-lines:] if path.exists() else ["(not there)"])]
-    return shown or ["nothing failed and nothing was lost"]
+    """The end of the log of every task that failed or was lost, and of its job's; each job's log once."""
+    submitted = read_submitted(root)
+    wrong = [s for s in look(stages, _jobs(root)[0], submitted) if s.state in ("failed", "lost")]
+    shown: dict[str, list[str]] = {}  # by what it is headed with
+    silent: Counter[str] = Counter()
+    for s in wrong:
+        logs = _job_logs(s, submitted)
+        if s.attempt is not None:
+            shown[f"{s.task.stage} {s.task.name}: {s.state}, job {s.attempt.job} on {s.attempt.host}"] = [
+                line for path in (log_path(s.task), *logs) for line in (f"-- {path}", *tail(path, lines))
+            ]
+        elif logs:
+            heading = f"{s.task.stage} {s.task.name}: lost, its job died before it began the task"
+            known = f"-- {logs[-1]}" in itertools.chain.from_iterable(shown.values())
+            shown[heading] = [f"-- {logs[-1]}", *(["(see above)"] if known else tail(logs[-1], lines))]
+        else:
+            silent[s.task.stage] += 1
+    text = [line for head, of in list(shown.items())[:MOST_LOGS] for line in (f"== {head}", *of)]
+    if len(shown) > MOST_LOGS:
+        text.append(f"== and {len(shown) - MOST_LOGS} more")
+    never = "jobs never began (cancelled, perhaps as what they wait for failed): no log"
+    text += [f"== {stage}: {count} tasks lost, their {never}" for stage, count in silent.items()]
+    return text or ["nothing failed and nothing was lost"]
 
 
 def wait(stages: Stages, root: Path, say: Callable[[str], object], seconds: float) -> bool:
-    """Say how far the jobs are whenever that changes, until none is left; whether all is done."""
-    said = ""
+    """Say how far the jobs are whenever that changes, until none is left; whether all is done.
+
+    A queue that does not answer is waited for.
+
+    Raises:
+        SlurmError: it has not answered for an hour, or there are no SLURM commands.
+    """
+    watch, said, answered, last_look = Watch(stages, root), "", time.monotonic(), False
     while True:
-        jobs = queue.jobs_of(root)
-        counts = Counter(seen.state for seen in look(stages, jobs))
-        now = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        over = False
+        try:
+            jobs = queue.jobs_of(root)
+        except SlurmError as error:
+            if isinstance(error, NoClusterError) or time.monotonic() - answered > SILENCE:
+                raise
+            now = f"the queue does not answer, and is waited for: {error}"
+        else:
+            answered, counts = time.monotonic(), watch.look(jobs)
+            done = set(counts) <= {"done"}
+            over = not jobs and (last_look or done)
+            last_look = not jobs  # once more: what jobs wrote on other machines may be seen here with a delay
+            states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+            now = f"{states}; {len(jobs)} jobs in the queue"
         if now != said:
-            say(f"{time.strftime('%H:%M:%S')}  {now}; {len(jobs)} jobs in the queue")
+            say(f"{time.strftime('%H:%M:%S')}  {now}")
             said = now
-        if not jobs:
-            return set(counts) <= {"done"}
+        if over:
+            return done
         time.sleep(seconds)
 
 
@@ -94,6 +104,13 @@ def _jobs(root: Path) -> tuple[list[Job] | None, list[str]]:
         return queue.jobs_of(root), []
     except SlurmError as error:
         return None, [f"the queue does not answer, so that running may mean lost: {error}"]
+
+
+def _job_logs(s: Seen, submitted: Submitted) -> list[Path]:
+    """The log of the job that tried a task last; of one that was not tried, of all jobs that began and held it."""
+    if s.attempt is not None:
+        return [Path(s.attempt.log)]
+    return [path for path in submitted.logs(s.task) if os.path.exists(path)]  # False where it is closed to us
 
 
 def _rows(stage: str, seen: Sequence[Seen]) -> list[str]:
@@ -131,30 +148,45 @@ def _pace(seen: Sequence[Seen]) -> list[str]:
     return lines
 
 
-def _waiting(jobs: Sequence[Job]) -> list[str]:
+def _waiting(jobs: Sequence[Job], hints: Hints) -> list[str]:
     reasons = Counter(job.reason for job in jobs if job.state == "PENDING")
     stuck = [f"{n} jobs wait: {reason}" for reason, n in reasons.most_common()]
-    return stuck + ["some wait for what will never be; `make cancel`"] * ("DependencyNeverSatisfied" in reasons)
+    if "DependencyNeverSatisfied" in reasons:
+        stuck.append(f"some wait for what will never be; {hints.make('cancel')}")
+    return stuck
 
 
-def _errors(seen: Sequence[Seen]) -> list[str]:
+def _errors(seen: Sequence[Seen], submitted: Submitted, launch: Launch) -> list[str]:
     """The most frequent errors with the log of one task each; lost tasks by the fate of their job."""
-    ended = [s for s in seen if s.state in ("failed", "lost") and s.attempt]
-    fate = queue.fates(s.attempt.job for s in ended if s.attempt and s.state == "lost")
+    ended = [s for s in seen if s.state in ("failed", "lost")]
+    fate = fates(job for s in ended if (job := _last_job(s, submitted)))
     kinds: dict[str, list[Seen]] = {}
     for s in ended:
-        assert s.attempt is not None
-        what = (
-            s.attempt.error or f"its job died: {fate.get(s.attempt.job, 'accounting does not say how')}"
-        ).splitlines()[0]
-        kinds.setdefault(what, []).append(s)
+        kinds.setdefault(_what(s, submitted, fate, launch), []).append(s)
     lines = []
     for what, of in sorted(kinds.items(), key=lambda item: -len(item[1]))[:5]:
         first = of[0]
-        assert first.attempt is not None
-        job_log = f", {first.attempt.log}" if first.state == "lost" else ""
-        lines += [
-            f"{len(of)} x {what}",
-            f"    e.g. {first.task.stage} {first.task.name}: {log_path(first.task)}{job_log}",
-        ]
+        logs = [log_path(first.task)] if first.attempt else []
+        logs += _job_logs(first, submitted)[-1:] if _died(first) else []
+        where = ", ".join(map(str, logs)) or "there is no log"
+        lines += [f"{len(of)} x {what}", f"    e.g. {first.task.stage} {first.task.name}: {where}"]
     return lines
+
+
+def _last_job(s: Seen, submitted: Submitted) -> str | None:
+    """The job that is to blame for a task that failed or was lost."""
+    return s.attempt.job if s.attempt else next(reversed(submitted.jobs(s.task)), None)
+
+
+def _what(s: Seen, submitted: Submitted, fate: Mapping[str, str], launch: Launch) -> str:
+    """What befell a task, in a line."""
+    if s.attempt and s.attempt.error and not _died(s):
+        return s.attempt.error.splitlines()[0]
+    job, logs = _last_job(s, submitted), _job_logs(s, submitted)
+    died = "its job died" if s.attempt or logs else "its job never began"
+    return f"{died}: {advice(fate.get(job or ''), logs[-1] if logs else None, s.task.stage, launch)}"
+
+
+def _died(s: Seen) -> bool:
+    """Whether a task's job is to blame, not what the task raised."""
+    return s.state == "lost" or bool(s.attempt and s.attempt.error and s.attempt.error.startswith("JobDiedError"))

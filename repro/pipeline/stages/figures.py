@@ -11,7 +11,7 @@ from repro.storage.results import Cell
 
 @dataclass(frozen=True, kw_only=True)
 class Draw(Task):
-    """A figure, by its number, of some cells of the experiment."""
+    """A figure, by its number, of some cells of the experiment; drawn anew only where something has changed."""
 
     stage: ClassVar[str] = "figures"
 
@@ -26,4 +26,4 @@ class Draw(Task):
     def run(self, device: str) -> None:
         from repro.figures import draw
 
-        draw(self.root, self.figure, self.cells, self.experiment)
+        draw(self.root, self.figure, self.cells, self.experiment, force=self.force)

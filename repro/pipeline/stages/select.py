@@ -39,8 +39,11 @@ class Select(Task):
         check_complete(found, wanted, self.missing_allowed)
         others = runs.table(self._of_other_cells())
         table = pd.concat([others, found], ignore_index=True) if len(others) else found
-        for name, content in (("runs.csv", table), ("selected.csv", select(table))):
+        selected = select(table)
+        for name, content in (("runs.csv", table), ("selected.csv", selected)):
             write_atomically(self.root / name, lambda path, content=content: content.to_csv(path, index=False))  # type: ignore[misc]
+        for line in runs.at_edge_of_grid(table, selected):
+            print(f"caution  {line}")
 
     def _of_other_cells(self) -> list[tuple[Cell, int, Path]]:
         """Trainings already in the table."""

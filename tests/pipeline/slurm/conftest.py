@@ -1,5 +1,6 @@
 """A cluster to test on, and toy experiments on it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,10 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from launching import as_documented, changed
 
 from repro.pipeline import tasks
-from repro.pipeline.launch import queue, slurm
+from repro.pipeline.launch import queue, slurm, status
+from repro.pipeline.launch.hints import Hints
+from repro.pipeline.launch.submissions import read_submitted
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
@@ -36,7 +39,7 @@ def cluster():
 @pytest.fixture
 def own_node():
     """scripts/slurm_node.sh, where the cluster is the one it started; others are not ours to restart."""
-    folder = Path(os.environ.get("SLURM_NODE_DIR", "/var/tmp/slurm_node"))
+    folder = Path(os.environ.get("SLURM_NODE_DIR", "/var/lib/slurm_node"))
     if Path(os.environ.get("SLURM_CONF", "/")).parent != folder:
         pytest.skip("needs the cluster of scripts/slurm_node.sh, which may be restarted")
 
@@ -53,14 +56,15 @@ class Toy:
 
     def __init__(self, root, runs=6):
         self.root, self.stages = root, toy_stages.toy_tasks(root, runs)
-        launch = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / "launch" / "slurm.yaml"))
-        launch["resources"] |= {"cpus_per_task": 1, "mem": "100MB", "time": 5, "signal_delay_s": 10}
-        for stage in launch["stages"].values():
-            stage |= {"gpus_per_node": None, "time": 5, "mem": "100MB"}
-        launch["retries"] = 0
-        launch["stages"]["sweep"]["tasks_per_job"] = 2
-        launch["stages"]["measure"]["tasks_per_job"] = launch["stages"]["retrain"]["tasks_per_job"] = None
-        self.launch = launch
+        small = {"gpus_per_node": None, "cpus_per_task": 1, "mem": "1GB", "time": 5, "signal_delay_s": 10}
+        documented = as_documented()
+        each = {stage: small | {"tasks_per_job": None} for stage in documented.stages}
+        each["sweep"]["tasks_per_job"] = 2
+        self.launch = changed(documented, retries=0, **each)
+
+    def change(self, **changes):
+        """Have other values in the launch configuration: retries=2, sweep={...}."""
+        self.launch = changed(self.launch, **changes)
 
     def fault(self, what, *indices):
         for index in indices:
@@ -73,14 +77,34 @@ class Toy:
             path.unlink()
 
     def submit(self):
-        return slurm.submit(self.stages, self.root, self.launch)
+        return slurm.submit(self.stages, self.root, self.launch, Hints(["experiment=toy"]))
+
+    def look(self):
+        return status.look(self.stages, queue.jobs_of(self.root), read_submitted(self.root))
+
+    def report(self):
+        return "\n".join(status.report(self.stages, self.root, self.launch, Hints(["experiment=toy"])))
 
     def wait(self, seconds=240):
         """Until no job is left; what is pending for ever fails here."""
         until(lambda: not queue.jobs_of(self.root), seconds, lambda: queue.jobs_of(self.root))
 
+    def compute_here(self, *stages):
+        """Without jobs, so that they are left with the others."""
+        for stage in stages:
+            for task in self.stages[stage]:
+                tasks.run(task)
+
+    def logs(self):
+        return "\n".join(status.unfinished_logs(self.stages, self.root))
+
     def completed(self, stage="sweep"):
         return toy_stages.completions(self.root, stage)
+
+    def codes(self):
+        """The files that the jobs had their tasks from."""
+        results = [json.loads(path.read_text()) for path in self.root.glob("results/*/*.json")]
+        return {result["code"] for result in results}
 
     def result(self, stage, name):
         return toy_stages.read({"root": str(self.root)}, stage, name)
@@ -106,10 +130,26 @@ def until(condition, seconds, what=lambda: ""):
 
 
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
+def toy_below(monkeypatch):
+    """Toy experiments below folders that are given; their jobs are cancelled at the end."""
     monkeypatch.setenv("PYTHONPATH", str(HERE / "toy"))  # sbatch hands the environment on
-    monkeypatch.setattr(tasks, "STAGES", toy_stages.STAGES)
-    experiment = Toy(tmp_path / "toy")
-    experiment.until = until
-    yield experiment
-    queue.cancel(experiment.root)
+    made = []
+
+    def toy_below(folder):
+        made.append(Toy(folder / "toy"))
+        made[-1].until = until
+        return made[-1]
+
+    yield toy_below
+    for experiment in made:
+        queue.cancel(experiment.root)
+
+
+@pytest.fixture
+def documented_launch():
+    return as_documented()
+
+
+@pytest.fixture
+def toy(toy_below, tmp_path):
+    return toy_below(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,18 +12,17 @@ import pytest
 
 from repro.pipeline.launch import queue, slurm, status
 from repro.pipeline.launch.attempts import read_attempt
+from repro.pipeline.launch.hints import Hints
 from repro.pipeline.launch.queue import SlurmError
 
 pytestmark = pytest.mark.slurm
 
 DRIVER = """
-import json, sys, time
+import pickle, sys, time
 from pathlib import Path
 from repro.pipeline.launch import slurm
-from repro.pipeline.tasks import Task
-given = json.loads(Path(sys.argv[1]).read_text())
-stages = {stage: [Task(*task) for task in tasks] for stage, tasks in given["stages"].items()}
-slurm.submit(stages, Path(given["root"]), given["launch"])
+from repro.pipeline.launch.hints import Hints
+slurm.submit(*pickle.loads(Path(sys.argv[1]).read_bytes()), Hints([]))
 print("submitted", flush=True)
 time.sleep(600)
 """
@@ -30,25 +30,27 @@ time.sleep(600)
 
 def driver(toy):
     """A process that submits the experiment, says so, and lives on."""
-    given = toy.root.parent / "experiment.json"
-    given.write_text(json.dumps({"stages": toy.stages, "root": str(toy.root), "launch": toy.launch}))
+    given = toy.root.parent / "experiment.pkl"
+    given.write_bytes(pickle.dumps((toy.stages, toy.root, toy.launch)))
     line = [sys.executable, "-c", DRIVER, given]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def states(toy):
-    return {seen.task.name: seen.state for seen in status.look(toy.stages, queue.jobs_of(toy.root))}
+def states(toy, stage="sweep"):
+    return {seen.task.name: seen.state for seen in toy.look() if seen.task.stage == stage}
 
 
 def test_gate_refuses_then_retry_does_the_rest(toy):
-    toy.launch["retries"] = 2
+    toy.change(retries=2)
     raises, dies_once, dies = (toy.stages["sweep"][i] for i in (0, 3, 4))
     toy.fault("raise", 0)
     toy.fault("kill once", 3)
     toy.fault("kill", 4)
     toy.submit()
     toy.wait()
-    assert {name for name, state in states(toy).items() if state == "failed"} >= {raises.name, "toy"}
+    assert [name for name, state in states(toy).items() if state == "failed"] == [raises.name]
+    assert states(toy, "select") == {"toy": "failed"}
+    assert states(toy, "report") == {"toy": "lost"}  # SLURM cancelled its job
     assert read_attempt(raises).attempts == 1  # an exception is not tried again
     assert "the toy raises" in read_attempt(raises).trace
     assert read_attempt(dies_once).attempts == 2
@@ -56,20 +58,20 @@ def test_gate_refuses_then_retry_does_the_rest(toy):
     assert states(toy)[dies.name] == "lost"
     assert not toy.completed("retrain")  # the gate refused
     assert not toy.completed("figures")
-    shown = "\n".join(status.report(toy.stages, toy.root))
+    shown = toy.report()
     assert "ValueError: the toy raises" in shown
     assert "its job died: " in shown
     deadline = time.monotonic() + 60  # accounting may lag behind the queue
     while "FAILED" not in shown and time.monotonic() < deadline:
         time.sleep(1)
-        shown = "\n".join(status.report(toy.stages, toy.root))
+        shown = toy.report()
     assert "FAILED" in shown
     logs = "\n".join(status.unfinished_logs(toy.stages, toy.root))
     assert "Traceback" in logs
 
     toy.heal()
     before = toy.completed()
-    toy.launch["retries"] = 0
+    toy.change(retries=0)
     assert f"sweep: {6 - len(before)} tasks" in toy.submit()[0]
     toy.wait()
     toy.check_complete()
@@ -77,8 +79,8 @@ def test_gate_refuses_then_retry_does_the_rest(toy):
 
 def test_meets_its_time_limit_and_resumes(toy):
     toy.fault("hang once", 2)
-    toy.launch["stages"]["sweep"] |= {"time": 1, "tasks_per_job": 6}
-    toy.launch["resources"]["signal_delay_s"] = 50
+    toy.change(sweep={"time": 1, "tasks_per_job": 6})
+    toy.change(sweep={"signal_delay_s": 50})
     toy.submit()
     (job,) = [job.id for job in queue.jobs_of(toy.root) if job.stage == "sweep"]
     restart_requeued(toy, job)
@@ -91,7 +93,7 @@ def test_meets_its_time_limit_and_resumes(toy):
 
 def test_preempted_and_resumes(toy, own_node):
     toy.fault("hang once", 0)
-    toy.launch["stages"]["sweep"] |= {"time": 60, "tasks_per_job": 6, "exclusive": True}
+    toy.change(sweep={"time": 60, "tasks_per_job": 6, "exclusive": True})
     toy.submit()
     (job,) = [job.id for job in queue.jobs_of(toy.root) if job.stage == "sweep"]
     toy.until(lambda: list((toy.root / "faults").glob("*.kept")), 30)
@@ -146,7 +148,7 @@ def test_driver_killed_during_submission(toy):
 
 
 def test_two_drivers_do_the_work_once_and_need_not_live_on(toy):
-    toy.launch["retries"] = 1
+    toy.change(retries=1)
     drivers = [driver(toy), driver(toy)]
     toy.until(lambda: any(d.poll() is not None for d in drivers), 120)
     (loser,) = [d for d in drivers if d.poll() is not None]
@@ -160,15 +162,14 @@ def test_two_drivers_do_the_work_once_and_need_not_live_on(toy):
     toy.wait()
     toy.check_complete()
     (code,) = (toy.root / "slurm" / "code").iterdir()  # the jobs ran the copy made at submission
-    results = [json.loads(path.read_text()) for path in toy.root.glob("results/*/*.json")]
-    assert {result["code"] for result in results} == {str(code.resolve() / "repro" / "tasks.py")}
+    assert toy.codes() == {str(code.resolve() / "repro" / "pipeline" / "tasks.py")}
     assert (code / "COMMIT").read_text().strip()
 
 
 def test_small_arrays_and_a_controller_that_restarts(toy, own_node):
     own_node(SLURM_NODE_MAX_ARRAY_SIZE="2")
     assert queue.limits().array_size == 2
-    toy.launch["stages"]["sweep"]["tasks_per_job"] = 1
+    toy.change(sweep={"tasks_per_job": 1})
     toy.fault("slow", *range(6))
     lines = toy.submit()
     assert [line.split()[1:7] for line in lines[:3]] == [["sweep:", "2", "tasks", "in", "2", "jobs"]] * 3
@@ -176,7 +177,7 @@ def test_small_arrays_and_a_controller_that_restarts(toy, own_node):
     controller = own_node.folder / "slurmctld.pid"
     os.kill(int(controller.read_text()), signal.SIGTERM)
     toy.until(lambda: not controller.exists(), 20)
-    shown = "\n".join(status.report(toy.stages, toy.root))
+    shown = toy.report()
     assert "the queue does not answer" in shown
     own_node(SLURM_NODE_MAX_ARRAY_SIZE="2")
     toy.wait()
@@ -185,7 +186,7 @@ def test_small_arrays_and_a_controller_that_restarts(toy, own_node):
 
 def test_a_refused_array_takes_the_others_along(toy):
     toy.fault("slow", *range(6))
-    toy.launch["stages"]["measure"]["partition"] = "nowhere"
+    toy.change(measure={"partition": "nowhere"})
     with pytest.raises(SlurmError, match=r"stage measure failed: .*invalid partition.*cancelled"):
         toy.submit()
     toy.wait(20)
@@ -193,15 +194,15 @@ def test_a_refused_array_takes_the_others_along(toy):
 
 
 def test_refuses_more_jobs_than_the_cluster_holds(toy):
-    toy.launch["stages"]["sweep"]["tasks_per_job"] = 1
+    toy.change(sweep={"tasks_per_job": 1})
     many = {"sweep": toy.stages["sweep"] * (queue.limits().jobs // 5)}
     with pytest.raises(SlurmError, match=r"12\d* jobs do not fit: .*MaxJobCount = \d+"):
-        slurm.submit(many, toy.root, toy.launch)
+        slurm.submit(many, toy.root, toy.launch, Hints([]))
     assert not queue.jobs_of(toy.root)
 
 
 def test_dry_run_shows_every_dependency_and_submits_nothing(toy):
-    toy.launch["retries"] = 1
+    toy.change(retries=1)
     shown = slurm.dry_run(toy.stages, toy.root, toy.launch)
     assert sum("sbatch" in line for line in shown) == 9
     assert "afterok:<2>,afterany:<3>" in "".join(shown)

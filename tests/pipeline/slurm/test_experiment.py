@@ -1,5 +1,6 @@
 """A real experiment on a real cluster: both ways of launching come to what this machine computes by itself."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def test_the_whole_chain_to_figures_and_report(outputs, local):
     root = outputs / "smoke"
     said = script("reproduce.py", "all", *words).stdout
     assert "select: 1 tasks in 1 jobs, afterany:" in said
+    assert f"`make status EXPERIMENT=smoke LAUNCH=slurm ARGS='outputs={outputs} " in said
     interrupted_wait_leaves_the_jobs_alone(root, words)
     script("reproduce.py", "wait", *words)
     pd.testing.assert_frame_equal(selected(root), selected(local))
@@ -64,7 +66,7 @@ def test_the_whole_chain_to_figures_and_report(outputs, local):
     stages = Experiment(words).stages()
     assert all(read_attempt(task).attempts == 1 for tasks in stages.values() for task in tasks)
     for task in stages["figures"]:
-        number = task.config["figure"]
+        number = task.figure
         name = f"x{int(number[1:]):02d}" if number.startswith("x") else f"fig{int(number):02d}"
         assert (root / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert "finished cells" in script("reproduce.py", "status", *words).stdout
@@ -82,7 +84,7 @@ def interrupted_wait_leaves_the_jobs_alone(root, words):
     assert "jobs in the queue" in waiting.stdout.readline()
     time.sleep(0.5)
     waiting.send_signal(signal.SIGINT)
-    assert "`make wait` attaches again" in waiting.communicate()[1]
+    assert re.search(r"`make wait EXPERIMENT=smoke LAUNCH=slurm ARGS=.*` attaches again", waiting.communicate()[1])
     assert waiting.returncode == 1
     assert queue.jobs_of(root)
 

@@ -1,7 +1,8 @@
 """Stages that take no time and fail on demand; everything around them is the real thing.
 
 A file <root>/faults/<task> holds what befalls the task: "raise", "kill" (always), "kill once", "hang once" (after half
-the work, which is kept), "slow". Each completion of a task leaves a file of its own below <root>/completed.
+the work, which is kept), "slow", "eat" (a gigabyte). Each completion of a task leaves a file of its own below
+<root>/completed.
 """
 
 import json
@@ -9,22 +10,24 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from repro.pipeline import tasks
 from repro.pipeline.selection import MissingRunsError
-from repro.pipeline.tasks import Stage, Task
+from repro.pipeline.tasks import COMPUTED, Task
 from repro.storage.files import write_json
 
 
 def toy_tasks(root, runs=6):
     """The lists of a toy experiment: `runs` trainings of two cells."""
-    config = {"root": str(root), "force": False}
     names = [f"toy/net/n{i % 2}/lr{i}" for i in range(runs)]
     cells = sorted({name.rsplit("/", 1)[0] for name in names})
 
     def stage(name, of):
-        return [Task(name, task, {**config, "stage": name, "name": task, "runs": names, "cells": cells}) for task in of]
+        return [KINDS[name](root=Path(root), label=task, runs=tuple(names), cells=tuple(cells)) for task in of]
 
     return {
         "sweep": stage("sweep", names),
@@ -66,6 +69,10 @@ def suffer(config):
         raise ValueError("the toy raises")
     if what.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "eat":
+        eaten = bytearray(10**9)
+        eaten[::4096] = b"x" * len(eaten[::4096])
+        time.sleep(60)
     if what == "hang once":
         kept.write_text("5")
         time.sleep(600)
@@ -121,19 +128,55 @@ def report(config):
     compute(config, read(config, "figures", "1"))
 
 
-def finished(config):
-    return result_path(config, config["stage"], config["name"]).exists()
+@dataclass(frozen=True, kw_only=True)
+class Toy(Task):
+    """One task; what it does is `work`, a function of its fields."""
+
+    work: ClassVar[Callable[[dict[str, Any]], None]]
+
+    label: str
+    runs: tuple[str, ...]
+    cells: tuple[str, ...]
+
+    @property
+    def name(self):
+        return self.label
+
+    @property
+    def config(self):
+        return {
+            "root": str(self.root), "stage": self.stage, "name": self.label, "runs": self.runs, "cells": self.cells
+        }  # fmt: skip
+
+    def finished(self):
+        return self.stage in COMPUTED and result_path(self.config, self.stage, self.label).exists()
+
+    def run(self, device):
+        type(self).work(self.config)
 
 
-STAGES = {
-    "sweep": Stage(sweep, finished),
-    "select": Stage(select, lambda config: False),
-    "retrain": Stage(retrain, finished),
-    "measure": Stage(measure, finished),
-    "figures": Stage(figures, lambda config: False),
-    "report": Stage(report, lambda config: False),
-}
+class Sweep(Toy):
+    stage, work = "sweep", staticmethod(sweep)
 
 
-def install():
-    tasks.STAGES.update(STAGES)
+class Select(Toy):
+    stage, work = "select", staticmethod(select)
+
+
+class Retrain(Toy):
+    stage, work = "retrain", staticmethod(retrain)
+
+
+class Measure(Toy):
+    stage, work = "measure", staticmethod(measure)
+
+
+class Figures(Toy):
+    stage, work = "figures", staticmethod(figures)
+
+
+class Report(Toy):
+    stage, work = "report", staticmethod(report)
+
+
+KINDS = {kind.stage: kind for kind in (Sweep, Select, Retrain, Measure, Figures, Report)}

@@ -1,0 +1,210 @@
+"""Every eigenvalue of G, exactly, and where each comes from (Papyan 2020, Section 6, without Lanczos).
+
+G = Σ b bᵀ over N (C − 1) rows b, so its non-zero eigenvalues are those of the matrix K of their inner products, however
+many parameters there are; a network with fewer parameters than rows goes by G itself. Class and cross-class means are
+combinations of rows, so the spectra of the four parts and of G without them follow from K by dense algebra alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from repro.curvature import checks
+from repro.curvature.cross_class import SPANNED_PARTS, Knockout, Part
+from repro.curvature.eigen_parts import PARTS, EigenParts
+from repro.curvature.example_gradients import example_gradients
+from repro.curvature.risk import Batches, Parameters, Selection
+from repro.curvature.row_gram import row_gram, small_batches
+from repro.curvature.row_plan import TEMPORARY, make_plan
+from repro.curvature.softmax_root import ClassWeights, SoftmaxRoot, class_weights, mean_columns, softmax_root
+from repro.linalg.coordinates import eigen_coordinates
+from repro.spectra.exact import ExactSpectrum, knockout_name
+
+SUBTRACTED: list[tuple[Part, ...]] = [
+    ("class",),
+    ("cross",),
+    ("same",),
+    ("class", "cross"),
+    ("within",),
+    ("class", "cross", "same"),  # leaves G_within
+]
+PROJECTED: list[tuple[Part, ...]] = [("class",), ("cross",), ("class", "cross")]
+
+log = logging.getLogger(__name__)
+
+
+class Examples(NamedTuple):
+    """All examples, after one pass over the data."""
+
+    data: list[tuple[Tensor, Tensor]]
+    root: SoftmaxRoot  # of their N logits
+    labels: Tensor  # [N]
+    weights: ClassWeights
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return self.root.log_p.shape[1]
+
+    @property
+    def rows(self) -> int:
+        """N (C − 1)."""
+        return len(self.labels) * (self.classes - 1)
+
+
+def exact_spectrum(
+    model: nn.Module,
+    data: Batches,
+    *,
+    parameters: Selection = None,
+    knockouts: Sequence[Knockout] = ("subtraction",),
+    memory_budget: int = 8 << 30,
+) -> ExactSpectrum:
+    """All eigenvalues of G of `model` on `data`, what each part contributes to each, and the spectra without the parts.
+
+    Exact to rounding: relative to the largest eigenvalue about 1e-14 for a network in float64, and for one in float32
+    what its gradients are. Time: 2 (1 + 2 C) / 3 gradients of the data, N² C² times the cost of an inner product of
+    gradients (see `row_plan`), and some N³ C³ for the eigenvalues, several times with knockouts.
+
+    Args:
+        model, data, parameters: as for `repro.curvature.gauss_newton.GaussNewton`.
+        knockouts: which ones to compute: "subtraction", "projection" (Definitions 3.1 and 3.2), both or none.
+        memory_budget: bytes. At least 24 (N (C − 1))² are needed, or 24 P² where that is less.
+
+    Raises:
+        ValueError: more memory is needed; data or a model that `checks` refuses; a knockout of another name.
+    """
+    wanted = _checked(knockouts)
+    examples = examine(model, data)
+    layout = Parameters(model, parameters)
+    _check_dependence(model, examples.data[0][0][:1], layout)
+    if layout.dim < examples.rows:
+        solved = _from_parameters(model, layout, examples, memory_budget)
+    else:
+        solved = _from_rows(model, layout, examples, memory_budget)
+    return _record(solved, wanted, layout.dim, examples.weights)
+
+
+def _checked(knockouts: Sequence[Knockout]) -> tuple[str, ...]:
+    wanted = (knockouts,) if isinstance(knockouts, str) else tuple(knockouts)
+    if unknown := [how for how in wanted if how not in ("subtraction", "projection")]:
+        raise ValueError(f"a knockout is 'subtraction' or 'projection', not {unknown[0]!r}")
+    return wanted
+
+
+def examine(model: nn.Module, data: Batches) -> Examples:
+    """Check model and data in one pass, and keep the probabilities."""
+    checks.check_deterministic(model)
+    like = next(model.parameters())
+    batches, roots = list(data), []
+    for i, (x, y) in enumerate(batches):
+        checks.check_batch(x, y, like)
+        batches[i] = x, y.long()
+        with torch.no_grad():
+            logits = model(x)
+        checks.check_logits(logits, y)
+        if logits.shape[1] < 2:
+            raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
+        roots.append(softmax_root(logits).log_p)
+    if not batches:
+        raise ValueError("no data: a mean over examples needs at least one batch")
+    log_p, y = torch.cat(roots), torch.cat([y for _, y in batches])
+    return Examples(batches, SoftmaxRoot(log_p), y, class_weights(log_p, y))
+
+
+def dense_memory(n: int, classes: int, device: torch.device) -> int:
+    """Bytes that the eigenvalues of an n x n matrix and the means in its eigenvectors take at their peak."""
+    matrices = 3 if device.type == "cpu" else 4
+    return 8 * n * (matrices * n + 5 * classes**2)
+
+
+def _check_memory(needed: int, budget: int, matrix: str) -> None:
+    log.info("exact spectrum of G from %s: %.2f GiB at most", matrix, needed / 2**30)
+    if needed > budget:
+        raise ValueError(
+            f"the exact spectrum of G comes from {matrix} and needs {needed / 2**30:.1f} GiB of memory, more than"
+            f" memory_budget = {budget / 2**30:.1f} GiB: raise it, take fewer examples, or estimate the spectrum by"
+            " Lanczos (repro.knockouts)"
+        )
+
+
+def _from_rows(model: nn.Module, layout: Parameters, examples: Examples, budget: int) -> EigenParts:
+    """By the inner products of the rows."""
+    (N, C), n, x = examples.root.log_p.shape, examples.rows, examples.data[0][0]
+    _check_memory(dense_memory(n, C, x.device), budget, f"the inner products of {n} rows")
+    plan = make_plan(model, x, layout, examples=N, classes=C, budget=budget - 8 * n * n)
+    K = _checked_finite(row_gram(model, examples.data, examples.root, plan))
+    M = mean_columns(examples.root, examples.labels, examples.weights).flatten(0, 1).flatten(1)  # [n, C²]
+    KM = K @ M
+    gram = M.T @ KM
+    eigenvalues, turned = eigen_coordinates(K, torch.cat([M, KM], dim=1))
+    return _parts(model, eigenvalues, _means(eigenvalues, turned, KM.norm(dim=0)), gram)
+
+
+def _means(eigenvalues: Tensor, turned: Tensor, sizes: Tensor) -> Tensor:  # [n], [n, 2 C²], [C²] -> [n, C²]
+    """The means Rᵀ m in the eigenvectors Rᵀ y / √λ of G: √λ <y, m>, or <y, K m> / √λ where that is rounded less."""
+    root = eigenvalues.clamp(min=0).sqrt()[:, None]
+    m, Km = turned.chunk(2, dim=1)
+    return torch.where(sizes < eigenvalues[:, None], Km / torch.where(root > 0, root, 1), root * m)
+
+
+def _from_parameters(model: nn.Module, layout: Parameters, examples: Examples, budget: int) -> EigenParts:
+    """By G itself, for a network with fewer parameters than there are rows."""
+    C, P, log_p = examples.classes, layout.dim, examples.root.log_p
+    _check_memory(dense_memory(P, C, log_p.device), budget, f"{P} parameters")
+    like = next(model.parameters())
+    G, means = log_p.new_zeros(P, P), log_p.new_zeros(P, C * C)
+    for x, place in small_batches(examples.data, 16 * (C - 1) * P, TEMPORARY):
+        root = SoftmaxRoot(log_p[place])
+        rows = example_gradients(model, x, layout.names, root.cotangents().to(like.dtype)).double()
+        rows = (rows * (root.scale / len(log_p) ** 0.5)[:, :, None]).flatten(0, 1)  # [B (C-1), P]
+        G.addmm_(rows.T, rows)
+        means.addmm_(rows.T, mean_columns(root, examples.labels[place], examples.weights).flatten(0, 1).flatten(1))
+    gram = means.T @ means
+    return _parts(model, *eigen_coordinates(_checked_finite(G), means), gram)
+
+
+def _parts(model: nn.Module, eigenvalues: Tensor, means: Tensor, gram: Tensor) -> EigenParts:
+    C = round(len(gram) ** 0.5)
+    precision = torch.finfo(next(model.parameters()).dtype).eps
+    return EigenParts(eigenvalues, means.view(-1, C, C), gram.view(C, C, C, C), precision)
+
+
+def _checked_finite(matrix: Tensor) -> Tensor:
+    if not bool(torch.isfinite(matrix.diagonal().sum())):
+        raise ValueError("gradients of the network overflow, so G is not finite: check weights and inputs")
+    return matrix
+
+
+def _check_dependence(model: nn.Module, x: Tensor, layout: Parameters) -> None:
+    """Refuse parameters of which none enters the logits."""
+    state = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    chosen = {name: state[name].clone().requires_grad_() for name in layout.names}
+    with torch.enable_grad():
+        logits = functional_call(model, {**state, **chosen}, (x,))
+    if not logits.requires_grad:
+        raise ValueError(f"the model's output depends on none of the parameters {layout.names}")
+
+
+def _record(solved: EigenParts, knockouts: Sequence[str], dim: int, weights: ClassWeights) -> ExactSpectrum:
+    """Everything as numbers."""
+    found: dict[str, Tensor] = {"eigenvalues": solved.eigenvalues}
+    found |= {f"share_{part}": share for part, share in solved.shares().items()}
+    found |= {f"overlap_{part}": solved.overlaps(part) for part in SPANNED_PARTS[:2]}
+    found["class_cosines"] = solved.class_cosines()
+    found |= {f"{part}_part": solved.of([part]) for part in SPANNED_PARTS}
+    if "subtraction" in knockouts:
+        for parts in SUBTRACTED:
+            left = [part for part in PARTS if part not in parts]
+            found[knockout_name(parts, "subtraction")] = solved.of(left)
+    if "projection" in knockouts:
+        found |= {knockout_name(parts, "projection"): solved.projected(parts) for parts in PROJECTED}
+    arrays = {name: value.cpu().numpy() for name, value in (found | {"mass": weights.mass}).items()}
+    return ExactSpectrum({**arrays, "dim": np.array(dim), "resolution": np.array(solved.resolution)})

@@ -1,0 +1,96 @@
+"""Every eigenvalue of G, exactly, with the part of G that each comes from (Papyan 2020, Section 6, without Lanczos)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repro.curvature.cross_class import class_structure
+from repro.curvature.exact import exact_spectrum
+from repro.curvature.gauss_newton import GaussNewton
+from repro.linalg.eigenpairs import top_eigenpairs
+from repro.measurements.dynamics import spread_epochs
+from repro.measurements.settings import EXACT_LIMIT, check_count
+
+if TYPE_CHECKING:
+    from repro.network import Network
+
+
+VERSION = 1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Settings:
+    """Up to which size, in how much memory, and at which checkpoints."""
+
+    # Examples times classes N C above which nothing is computed, and figures are drawn from Lanczos instead: time grows
+    # with (N C)^3, a minute of a core at 5000; a GPU does 20 000 (ours)
+    limit: int = EXACT_LIMIT
+    memory_bytes: float = 8e9  # 24 (N C)^2 bytes are needed at least (ours)
+    # At how many of the checkpoints, evenly spread over those kept, the last network among them (ours)
+    epochs: int = 5
+    test_per_class: int = 10  # the first so many examples of each class of the test set, measured too; 0: none (ours)
+
+    usual_steps: ClassVar[int] = 100  # for its cost, roughly: that of as many products with G
+
+    def __post_init__(self) -> None:
+        check_count("limit", self.limit, least=1)
+        check_count("epochs", self.epochs, least=1)
+        check_count("test_per_class", self.test_per_class, least=0)
+
+    def serves(self, examples: int, classes: int) -> bool:
+        """Whether data of that size are within the limit."""
+        return examples * classes <= self.limit
+
+
+def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
+    """The exact spectrum of G on the training set, its parts' and its knockouts', at checkpoints and on test data.
+
+    Returns:
+        every array of `repro.spectra.exact.ExactSpectrum`, of the network on its training set;
+        epoch<e>_<array>: the same at earlier checkpoints, e the epoch, without knockouts;
+        test_<array>: of the network on `test_per_class` examples of each class of the test set, without knockouts;
+        epochs [T]: the epochs of the checkpoints, the network's own as the last; empty without checkpoints.
+        within_largest [T]: the largest eigenvalue of G_within at each of them, by Lanczos to a relative residual 1e-3.
+        too_large: N C where it is above `limit`, and then nothing else.
+    """
+    N, C = len(network.train.labels), network.classes
+    if not settings.serves(N, C):
+        log.warning("%d examples of %d classes are more than exact_spectrum.limit = %d", N, C, settings.limit)
+        return {"too_large": np.array(N * C)}
+    network.check_every_class()
+    budget = int(settings.memory_bytes)
+    arrays = exact_spectrum(network.model, network.batches(), memory_budget=budget).arrays
+    epochs = spread_epochs(network, settings.epochs) if network.epochs and settings.epochs > 1 else network.epochs[-1:]
+    for epoch in epochs[:-1]:
+        found = exact_spectrum(network.at_epoch(epoch), network.batches(), knockouts=(), memory_budget=budget)
+        arrays |= {f"epoch{epoch}_{name}": value for name, value in found.arrays.items()}
+    if network.test is not None and settings.test_per_class:
+        x, y = network.test.images, network.test.labels
+        chosen = first_of_each_class(y, settings.test_per_class)
+        some = [(x[chosen], y[chosen])]
+        found = exact_spectrum(network.model, some, knockouts=(), memory_budget=budget)
+        arrays |= {f"test_{name}": value for name, value in found.arrays.items()}
+    largest = [largest_within(network.at_epoch(epoch), network, budget) for epoch in epochs]
+    return arrays | {"epochs": np.array(epochs, dtype=int), "within_largest": np.array(largest)}
+
+
+def largest_within(model: nn.Module, network: Network, memory_budget: int) -> float:
+    """The largest eigenvalue of G_within of a model on the network's training set."""
+    data = network.batches()
+    within = class_structure(model, data).within_part(GaussNewton(model, data))
+    search = {"tolerance": 1e-3, "max_products": 100, "memory_budget": memory_budget, "seed": 0}
+    return float(top_eigenpairs(within, 1, by="largest", **search).eigenvalues[0])  # type: ignore[arg-type]
+
+
+def first_of_each_class(labels: Tensor, count: int) -> Tensor:  # [N] -> [n]
+    """Indices, ascending, of the first `count` examples of each class; of fewer where a class has not so many."""
+    chosen = [(labels == c).nonzero()[:count, 0] for c in labels.unique()]
+    return torch.cat(chosen).sort().values

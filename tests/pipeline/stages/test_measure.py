@@ -1,0 +1,91 @@
+"""A measurement is made once of each network, and anew when it, its settings or the network change."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cells import small
+
+from repro.measurements import class_means, find_measurement, logistic_regression
+from repro.pipeline import tasks
+from repro.pipeline.stages.measure import Measure, OwnWeights
+from repro.pipeline.stages.retrain import Retrain
+from repro.pipeline.stages.sweep import Sweep
+from repro.pipeline.trained import build, save_weights
+from repro.storage.results import load_provenance, load_result
+
+
+def measure(root, name, of, **settings):
+    made = find_measurement(name).settings(**settings)
+    return Measure(root=root, experiment="x", measurement=name, settings=made, of=of, asked_device="cpu")
+
+
+@pytest.fixture
+def retrained(tmp_path, machine):
+    common = {"root": tmp_path, "trainings": small(), "indices": (1,), "machine": machine}
+    tasks.run(Sweep(**common))
+    task = Retrain(checkpoints=2, tolerance=0.0, missing_allowed=0, **common)
+    tasks.run(task)
+    return task
+
+
+def test_its_result_says_what_was_measured(retrained, tmp_path):
+    task = measure(tmp_path, "class_means", retrained)
+    assert not task.finished()
+    tasks.run(task)
+    assert task.finished()
+    result = load_result(task.path, retrained.trainings.cell)
+    expected = class_means.measure(retrained.network("cpu"), task.settings)
+    assert set(result.arrays) == set(expected)
+    assert all(np.array_equal(result.arrays[name], expected[name]) for name in expected)
+    made = result.provenance
+    assert made["measurement"] == {"name": "class_means", "means_bytes": 8e9, "stored_means": 2500}
+    assert (made["experiment"], made["epochs"], made["version"]) == ("x", [0, 1, 2], class_means.VERSION)
+    assert (made["data_title"], made["model_title"]) == ("Fashion-MNIST (subset)", "MLP (width 0.02)")
+    assert made["training"]["weight_decay"] == 5e-4
+
+
+def test_a_changed_measurement_is_made_anew_and_no_other(retrained, tmp_path, monkeypatch):
+    changed, other = measure(tmp_path, "class_means", retrained), measure(tmp_path, "weights", retrained)
+    for task in (changed, other):
+        tasks.run(task)
+    monkeypatch.setattr(class_means, "VERSION", class_means.VERSION + 1)
+    assert tasks.unfinished([changed, other]) == [changed]
+
+
+def test_other_settings_or_another_network_are_measured_anew(retrained, tmp_path):
+    task = measure(tmp_path, "class_means", retrained)
+    tasks.run(task)
+    assert not measure(tmp_path, "class_means", retrained, stored_means=3).finished()
+    assert not replace(task, of=replace(retrained, checkpoints=3)).finished()
+    (retrained.folder / "epoch0002.safetensors").unlink()
+    assert not task.finished()
+
+
+def test_one_of_no_network(tmp_path):
+    task = measure(tmp_path, "logistic_regression", None, examples=200, snrs=[1.0])
+    tasks.run(task)
+    assert task.name == "logistic_regression"
+    assert task.path == tmp_path / "results" / "logistic_regression.npz"
+    assert task.finished()
+    expected = logistic_regression.measure(task.settings)
+    assert np.array_equal(load_result(task.path, None).arrays["levels"], expected["levels"])
+    assert "epochs" not in load_provenance(task.path)
+
+
+def test_weights_of_ones_own(tmp_path, machine):
+    weights = tmp_path / "mine.safetensors"
+    save_weights(weights, build(small()))
+    of = OwnWeights(weights=weights, trainings=small(), machine=machine)
+    task = measure(tmp_path, "class_means", of)
+    tasks.run(task)
+    assert task.finished()
+    assert load_provenance(task.path)["epochs"] == []
+    save_weights(weights, build(small(seed=1)))
+    assert not task.finished()
+
+
+def test_work_grows_with_the_steps_and_is_none_without_a_network(retrained, tmp_path):
+    few, many = (measure(tmp_path, "hessian_spectrum", retrained, steps=steps) for steps in (20, 60))
+    assert many.cost == pytest.approx(3 * few.cost)
+    assert measure(tmp_path, "logistic_regression", None).cost == 0

@@ -1,0 +1,52 @@
+"""The tables hold what was asked for and what they held before."""
+
+import pandas as pd
+import pytest
+from cells import small, store_outcomes
+
+from repro.pipeline import tasks
+from repro.pipeline.selection import MissingRunsError
+from repro.pipeline.stages.select import Select
+
+A, B = small(4), small(6, seed=1)
+
+
+def select(root, *cells, missing_allowed=0):
+    expected = {of.cell: (0, 1, 2) for of in cells}
+    tasks.run(Select(root=root, experiment="x", expected=expected, missing_allowed=missing_allowed))
+    return pd.read_csv(root / "selected.csv")
+
+
+@pytest.fixture
+def root(tmp_path):
+    store_outcomes(tmp_path, A, {0: 0.5, 1: 0.3, 2: None})
+    store_outcomes(tmp_path, B, {0: 0.2, 1: 0.4, 2: 0.4})
+    return tmp_path
+
+
+def test_the_best_of_each_cell(root):
+    best = select(root, A, B)
+    assert best[["n_per_class", "seed", "lr_index", "test_error"]].values.tolist() == [[4, 0, 1, 0.3], [6, 1, 0, 0.2]]
+    assert len(pd.read_csv(root / "runs.csv")) == 6
+
+
+def test_a_part_of_the_grid_keeps_the_others(root):
+    select(root, A, B)
+    store_outcomes(root, B, {2: 0.1})
+    best = select(root, B)
+    assert best[["n_per_class", "lr_index"]].values.tolist() == [[4, 1], [6, 2]]
+    assert len(pd.read_csv(root / "runs.csv")) == 6
+
+
+def test_a_missing_run_stops_it(root):
+    (root / "runs" / str(A.cell) / "lr001.json").unlink()
+    with pytest.raises(MissingRunsError, match=r"mlp/n4 lacks 1 of 3 learning rates \(1\)"):
+        select(root, A, B)
+    assert not (root / "runs.csv").exists()
+    assert select(root, A, B, missing_allowed=1).lr_index.tolist() == [0, 0]
+
+
+def test_it_is_made_anew_whenever_asked_for(root):
+    task = Select(root=root, experiment="x", expected={A.cell: (0, 1, 2)}, missing_allowed=0)
+    tasks.run(task)
+    assert not task.finished()
