@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from repro.curvature.cross_class import class_structure
 from repro.curvature.exact import exact_spectrum
-from repro.curvature.gauss_newton import GaussNewton
-from repro.linalg.eigenpairs import top_eigenpairs
 from repro.measurements.dynamics import spread_epochs
 from repro.measurements.settings import EXACT_LIMIT, check_count
 
@@ -58,7 +55,6 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         epoch<e>_<array>: the same at earlier checkpoints, e the epoch, without knockouts;
         test_<array>: of the network on `test_per_class` examples of each class of the test set, without knockouts;
         epochs [T]: the epochs of the checkpoints, the network's own as the last; empty without checkpoints.
-        within_largest [T]: the largest eigenvalue of G_within at each of them, by Lanczos to a relative residual 1e-3.
         too_large: N C where it is above `limit`, and then nothing else.
     """
     N, C = len(network.train.labels), network.classes
@@ -78,16 +74,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         some = [(x[chosen], y[chosen])]
         found = exact_spectrum(network.model, some, knockouts=(), memory_budget=budget)
         arrays |= {f"test_{name}": value for name, value in found.arrays.items()}
-    largest = [largest_within(network.at_epoch(epoch), network, budget) for epoch in epochs]
-    return arrays | {"epochs": np.array(epochs, dtype=int), "within_largest": np.array(largest)}
-
-
-def largest_within(model: nn.Module, network: Network, memory_budget: int) -> float:
-    """The largest eigenvalue of G_within of a model on the network's training set."""
-    data = network.batches()
-    within = class_structure(model, data).within_part(GaussNewton(model, data))
-    search = {"tolerance": 1e-3, "max_products": 100, "memory_budget": memory_budget, "seed": 0}
-    return float(top_eigenpairs(within, 1, by="largest", **search).eigenvalues[0])  # type: ignore[arg-type]
+    return arrays | {"epochs": np.array(epochs, dtype=int)}
 
 
 def first_of_each_class(labels: Tensor, count: int) -> Tensor:  # [N] -> [n]

@@ -118,13 +118,8 @@ def theorem_error(arrays: Arrays) -> float:
 
 def gap_change(arrays: Arrays) -> float:
     """Range, over the later half of the checkpoints, of log10 of G_class's mean eigenvalue over G_within's largest."""
-    if "within_largest" in arrays:  # exact_spectrum: the last checkpoint's arrays have no prefix
-        *earlier, _ = arrays["epochs"]
-        parts = [*(arrays[f"epoch{epoch}_class_part"] for epoch in earlier), arrays["class_part"]]
-        means, top = np.array([part.mean() for part in parts]), arrays["within_largest"]
-    else:  # dynamics
-        means, dim = arrays["class_part"].mean(axis=1), int(arrays["gauss_newton_dim"])
-        spectra = (Spectrum.from_arrays(arrays, "within", at=at, dim=dim) for at in range(len(means)))
-        top = np.array([spectrum.largest for spectrum in spectra])
+    dim = int(arrays["gauss_newton_dim"])  # what exact_spectrum stores lacks G_within's largest eigenvalue
+    means = arrays["class_part"].mean(axis=1)
+    top = np.array([Spectrum.from_arrays(arrays, "within", at=at, dim=dim).largest for at in range(len(means))])
     gap = np.log10(means / top)
     return float(np.ptp(gap[len(gap) // 2 :]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from repro.figures import find_figure
-from repro.report.claim_numbers import gap_change, outliers_left
+from repro.report.claim_numbers import outliers_left
 from repro.report.claims import CLAIMS
 from repro.report.stored import load_stored
 from repro.report.verdicts import values_of
@@ -41,10 +41,3 @@ def test_what_a_knockout_leaves_is_the_same_by_exact_eigenvalues_and_by_lanczos(
     lanczos |= Spectrum.exact(after, k=4).arrays("class")
     assert outliers_left(exact, "class") == pytest.approx(1.75 / 9)
     assert outliers_left(lanczos, "class") == pytest.approx(outliers_left(exact, "class"))
-
-
-def test_the_gap_of_exact_checkpoints_is_read_in_the_later_half():
-    arrays = {"epochs": np.array([0, 1, 5, 9]), "within_largest": np.array([1.0, 1.0, 1.0, 0.1])}
-    arrays |= {f"epoch{epoch}_class_part": np.full(3, 10.0) for epoch in (0, 1, 5)}
-    arrays["class_part"] = np.full(3, 10.0)
-    assert gap_change(arrays) == pytest.approx(1)  # from 10 to 100
