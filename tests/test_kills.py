@@ -84,6 +84,8 @@ def check_whole(root):
         content = path.read_bytes()
         if path.suffix == ".csv":
             pd.read_csv(path)
+        elif path.suffix == ".json":
+            json.loads(content)
         else:
             assert b"%%EOF" in content[-8:] if path.suffix == ".pdf" else b"IEND" in content[-12:], path
 
