@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from repro.spectra import exact
 from repro.storage.files import write_atomically
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the fonts' own dates in every PDF
@@ -27,10 +28,7 @@ COLORS: dict[str, str] = {
     "hessian": "#222222",
     "gauss_newton": "#0072B2",
     "residual": "#E69F00",
-    "class": "#D55E00",
-    "cross": "#009E73",
-    "within": "#56B4E9",
-    "same": "#CC79A7",  # c' = c
+    **exact.COLORS,  # class, cross, within, same: the parts of G
     "global": "#AA4499",  # the global mean
     "whole": "#444444",  # H, Delta or W before anything is knocked out
     "kfac": "#E69F00",

@@ -1,12 +1,10 @@
-"""Kronecker and Khatri-Rao products: eigenvalues, means as operators, Gram matrices (Papyan 2020, Section 7).
+"""Kronecker products: eigenvalues, means as operators (Papyan 2020, Section 7).
 
 Convention: A (x) B acts on the row-major flattening of V [m, n] as V -> A V B, as `torch.kron` does. A weight
 W [out, in] flattened by torch therefore takes (errors, features) in this order.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -34,14 +32,3 @@ class KroneckerMean(LinearOperator):
         for A, B in zip(self.A, self.B, strict=True):
             total += A @ X @ B
         return total.reshape(-1, m * n).T / len(self.A)
-
-
-def khatri_rao_gram(factors: Iterable[tuple[Tensor, Tensor]]) -> Tensor:  # (h [K, m], delta [K, n]) per layer -> [K, K]
-    """sum_l <h_a, h_b> <delta_a, delta_b>: the Gram matrix of the gradients concat_l (delta_a h_a^T), never formed."""
-    total: Tensor | None = None
-    for h, delta in factors:
-        part = (h.double() @ h.double().T) * (delta.double() @ delta.double().T)
-        total = part if total is None else total.add_(part)
-    if total is None:
-        raise ValueError("no layers: the Gram matrix of no factors is not defined")
-    return total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,27 +9,15 @@ import torch
 from torch import Tensor
 
 from repro.curvature.layers import layer_names
-from repro.curvature.moments import ErrorMoments, Sharing, error_moments, projected, rest, row_space
+from repro.curvature.moments import ErrorMoments, error_moments, projected, rest, row_space
 from repro.linalg.dense import eigh
-from repro.measurements.layer_features import descending, mean_cosines
-from repro.measurements.settings import check_choice
+from repro.measurements.layer_features import Settings, descending, mean_cosines
 
 if TYPE_CHECKING:
     from repro.network import Network
 
 
 VERSION = 1
-
-
-@dataclass
-class Settings:
-    """How layers that act at several positions are read."""
-
-    # Of convolutions: "expand", every position is a sample; "reduce", their sum (ours; the paper has an MLP)
-    sharing: str = "expand"
-
-    def __post_init__(self) -> None:
-        check_choice("sharing", self.sharing, Sharing)
 
 
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:

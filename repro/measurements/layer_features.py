@@ -25,7 +25,8 @@ VERSION = 1
 class Settings:
     """How layers that act at several positions are read."""
 
-    # Of convolutions: "expand", every position is a sample; "reduce", their mean (ours; the paper has an MLP)
+    # Of convolutions: "expand", every position is a sample; "reduce", over positions the mean of the features and the
+    # sum of the errors (ours; the paper has an MLP)
     sharing: str = "expand"
 
     def __post_init__(self) -> None:

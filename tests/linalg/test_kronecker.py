@@ -1,10 +1,9 @@
-"""Kronecker products against torch.kron, Khatri-Rao Gram matrices against explicit vectors."""
+"""Kronecker products against torch.kron."""
 
 import pytest
 import torch
 
-from repro.linalg.gram import gram_spectrum
-from repro.linalg.kronecker import KroneckerMean, khatri_rao_gram, kronecker_eigenvalues
+from repro.linalg.kronecker import KroneckerMean, kronecker_eigenvalues
 
 
 def random(*shape):
@@ -32,16 +31,3 @@ def test_mean_of_kronecker_products():
     torch.testing.assert_close((operator @ W.flatten()).view(3, 5), expected, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="shorter"):
         KroneckerMean(A, B[:1]) @ W.flatten()
-
-
-def test_khatri_rao_gram():
-    """Gradients of two linear layers, delta h^T each, flattened and put one after the other."""
-    layers = [(random(4, 3), random(4, 2)), (random(4, 5), random(4, 6))]
-    gradients = torch.cat([torch.einsum("kn,km->knm", d, h).flatten(1) for h, d in layers], dim=1)
-    gram = khatri_rao_gram(layers)
-    torch.testing.assert_close(gram, gradients @ gradients.T, rtol=0, atol=1e-12)
-    weights = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-    exact = torch.linalg.eigvalsh((gradients.T * weights) @ gradients).flip(0)[:4]
-    torch.testing.assert_close(gram_spectrum(gram, weights)[0], exact, rtol=1e-10, atol=1e-12)
-    with pytest.raises(ValueError, match="no layers"):
-        khatri_rao_gram([])
