@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from stored_runs import outcomes, selected
 
 from repro.pipeline import tasks
 from repro.pipeline.experiment import Experiment
-from repro.storage.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,16 +28,6 @@ def times(root):
     """Modification times of everything that is computed once."""
     kept = [*root.glob("runs/**/*.json"), *root.glob("selected/**/*"), *root.glob("results/**/*.npz")]
     return {path: path.stat().st_mtime_ns for path in kept if path.is_file()}
-
-
-def outcomes(root):
-    """What each training came to, without what differs between two computations of it."""
-    stored = {str(path.relative_to(root)): read_run(path) for path in root.glob("runs/**/*.json")}
-    return {path: (run["digest"], run["metrics"], run["history"]) for path, run in stored.items()}
-
-
-def selected(root):
-    return pd.read_csv(root / "selected.csv").drop(columns="seconds")
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from stored_runs import outcomes, selected
 
 from repro.pipeline.experiment import Experiment
 from repro.pipeline.launch import queue
 from repro.pipeline.launch.attempts import read_attempt
-from repro.storage.runs import read_run
 
 pytestmark = pytest.mark.slurm
 
@@ -26,16 +26,6 @@ def script(name, *words, check=True):
     done = subprocess.run([sys.executable, f"scripts/{name}", *words], cwd=ROOT, capture_output=True, text=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
-
-
-def outcomes(root):
-    """What each training came to, without what differs between two computations of it."""
-    stored = {str(path.relative_to(root)): read_run(path) for path in root.glob("runs/**/*.json")}
-    return {path: (run["digest"], run["metrics"], run["history"]) for path, run in stored.items()}
-
-
-def selected(root):
-    return pd.read_csv(root / "selected.csv").drop(columns="seconds")
 
 
 @pytest.fixture(scope="module")
