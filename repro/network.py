@@ -74,6 +74,9 @@ class Network:
         if self.classes < 2:
             raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
         self.cell = cell or Cell("own data", type(model).__name__, len(self.train.labels) // self.classes)
+        if isinstance(checkpoints, dict):  # at hand already; those that are loaded when asked for are checked then
+            for epoch in self.epochs:
+                self.at_epoch(epoch)
 
     def at_epoch(self, epoch: int) -> nn.Module:
         """The checkpoint of one of `epochs`, checked.

@@ -77,13 +77,20 @@ def test_a_loss_that_overflows():
 
 def test_parameters_without_gradient():
     model = network()
-    model[0].weight.requires_grad_(False)
-    with refused(r"'0.weight' has requires_grad=False.*model.requires_grad_\(\)"):
-        repro.Network(model, (X, Y))
-    model = network()
     model.extra = nn.Parameter(torch.ones(2))  # no layer: Sequential does not execute it
-    with refused("'extra' has no gradient, as the logits do not depend on it: remove it"):
+    with refused("'extra' has no gradient, as no example's logits depend on it: remove it"):
         repro.Network(model, (X, Y))
+
+
+def test_frozen_parameters_are_measured_like_the_others():
+    """Whether a parameter was trained says nothing of the loss's curvature."""
+    model = network()
+    whole = repro.spectrum(model, (X, Y), steps=12)
+    model[0].weight.requires_grad_(False)
+    frozen = repro.spectrum(model, (X, Y), steps=12)
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(frozen.arrays[name], array, err_msg=name)
+    assert not model[0].weight.requires_grad
 
 
 def test_mixed_dtypes_and_devices():
@@ -136,9 +143,6 @@ def test_checkpoints_of_another_architecture_than_the_model():
         ((X, Y - 1), "labels run from -1 to 1"),
         ((X, Y[:5]), "exactly one label for each"),
         ((X, nn.functional.one_hot(Y)), "exactly one label for each"),
-        ((X, Y.clamp(max=1)), r"no training example of class 2 \(1 of 3 classes\)"),
-        ((X, Y * 0), r"no training example of class 1, 2 \(2 of 3 classes\)"),
-        ((X[:2], Y[:2]), "2 examples for 3 classes"),
         ([], "no data"),
         ((X.to(torch.uint8), Y), "inputs are uint8"),
         ((X / 0, Y), "logits that are not finite"),
@@ -148,6 +152,23 @@ def test_checkpoints_of_another_architecture_than_the_model():
 def test_unfit_data(data, sentence):
     with refused(sentence):
         repro.Network(network(), data)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ((X, Y.clamp(max=1)), r"no training example of class 2 \(1 of 3 classes\)"),
+        ((X, Y * 0), r"no training example of class 1, 2 \(2 of 3 classes\)"),
+        ((X[:2], Y[:2]), "2 examples for 3 classes"),
+    ],
+)
+def test_class_means_need_every_class_and_spectra_do_not(data, sentence):
+    with refused(sentence):
+        repro.class_structure(network(), data)
+    for name in ("gauss_newton_knockouts", "class_means", "alignment", "layer_features", "layer_errors"):
+        with refused(sentence):
+            repro.measure(name, repro.Network(network(), data))
+    assert np.isfinite(repro.spectrum(network(), data, steps=12).outliers("train_hessian")).all()
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ class Claim(NamedTuple):
     bound: float
     figure: str  # the number of the figure that shows it
     model: str = ""  # the networks it is about; empty: all
-    fallback: str = ""  # another measurement with what `compute` takes, for cells that the first has not
     why: str = ""  # where it is known why it may fail here: "scale: ...", "training: ..." or "statement: ..."
+    fallback: str = ""  # another measurement with what `compute` takes, for cells that the first has not
 
     def holds(self, value: float) -> bool:
         return value >= self.bound if self.relation == ">=" else value <= self.bound
