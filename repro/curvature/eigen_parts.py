@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import numpy as np
+import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
 from repro.curvature.cross_class import Part
 
 PARTS: tuple[Part, ...] = ("class", "cross", "within", "same")
+SMALL = 64  # a matrix of fewer rows is solved as a dense one
 
 
 class EigenParts:
@@ -58,6 +61,21 @@ class EigenParts:
         rank = C * ("class" in parts or "same" in parts) + C * (C - 2) * ("cross" in parts)
         gram = self.gram[:, :, :, chosen][:, chosen].flatten(2).flatten(0, 1)
         return torch.linalg.eigvalsh(gram).flip(0)[: min(rank, len(self.eigenvalues))].clamp(min=0)
+
+    def largest_within(self) -> Tensor:  # -> []
+        """The largest eigenvalue of G_within: `of(["within"])[0]` to rounding, in a fraction of the time."""
+        R, columns = len(self.eigenvalues), self._columns(["class", "cross", "same"])
+        if R < SMALL:
+            return self._dense(columns)[0]
+
+        def multiply(v: np.ndarray) -> np.ndarray:
+            x = torch.from_numpy(v).to(columns)
+            return (self.eigenvalues * x - columns @ (columns.T @ x)).cpu().numpy()
+
+        A = scipy.sparse.linalg.LinearOperator((R, R), matvec=multiply, dtype=np.float64)
+        start = np.random.default_rng(0).standard_normal(R)
+        top = scipy.sparse.linalg.eigsh(A, k=1, which="LA", v0=start, return_eigenvectors=False)
+        return self.eigenvalues.new_tensor(float(top[0])).clamp(min=0)
 
     def projected(self, parts: Collection[Part]) -> Tensor:  # -> [R]
         """The eigenvalues of (I − B Bᵀ) G (I − B Bᵀ), B an orthonormal basis of the range of class, cross or both."""

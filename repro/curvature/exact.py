@@ -126,7 +126,6 @@ def dense_memory(n: int, classes: int, device: torch.device) -> int:
 
 
 def _check_memory(needed: int, budget: int, matrix: str) -> None:
-    log.info("exact spectrum of G from %s: %.2f GiB at most", matrix, needed / 2**30)
     if needed > budget:
         raise ValueError(
             f"the exact spectrum of G comes from {matrix} and needs {needed / 2**30:.1f} GiB of memory, more than"
@@ -135,11 +134,16 @@ def _check_memory(needed: int, budget: int, matrix: str) -> None:
         )
 
 
+def _say_memory(peak: int, matrix: str) -> None:
+    log.info("exact spectrum of G from %s: %.2f GiB at most", matrix, peak / 2**30)
+
+
 def _from_rows(model: nn.Module, layout: Parameters, examples: Examples, budget: int) -> EigenParts:
     """By the inner products of the rows."""
     (N, C), n, x = examples.root.log_p.shape, examples.rows, examples.data[0][0]
     _check_memory(dense_memory(n, C, x.device), budget, f"the inner products of {n} rows")
     plan = make_plan(model, x, layout, examples=N, classes=C, budget=budget - 8 * n * n)
+    _say_memory(max(dense_memory(n, C, x.device), 8 * n * n + plan.held + 4 * plan.temporary), f"{n} rows")
     K = _checked_finite(row_gram(model, examples.data, examples.root, plan))
     M = mean_columns(examples.root, examples.labels, examples.weights).flatten(0, 1).flatten(1)  # [n, C²]
     KM = K @ M
@@ -159,6 +163,7 @@ def _from_parameters(model: nn.Module, layout: Parameters, examples: Examples, b
     """By G itself, for a network with fewer parameters than there are rows."""
     C, P, log_p = examples.classes, layout.dim, examples.root.log_p
     _check_memory(dense_memory(P, C, log_p.device), budget, f"{P} parameters")
+    _say_memory(dense_memory(P, C, log_p.device), f"{P} parameters")
     like = next(model.parameters())
     G, means = log_p.new_zeros(P, P), log_p.new_zeros(P, C * C)
     for x, place in small_batches(examples.data, 16 * (C - 1) * P, TEMPORARY):
@@ -200,6 +205,7 @@ def _record(solved: EigenParts, knockouts: Sequence[str], dim: int, weights: Cla
     found |= {f"overlap_{part}": solved.overlaps(part) for part in SPANNED_PARTS[:2]}
     found["class_cosines"] = solved.class_cosines()
     found |= {f"{part}_part": solved.of([part]) for part in SPANNED_PARTS}
+    found["within_largest"] = solved.largest_within()
     if "subtraction" in knockouts:
         for parts in SUBTRACTED:
             left = [part for part in PARTS if part not in parts]

@@ -50,7 +50,7 @@ def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
     jobs = [job_startup + each * count for each, count in zip(alone, counts, strict=True)]
     measured = [job_startup + table.measurement_seconds(task) for task in measuring]
     kept = sum(
-        (task.checkpoints + 1) * table.of_task(task).weight_bytes for task in training if isinstance(task, Retrain)
+        len(task.kept_epochs) * table.of_task(task).weight_bytes for task in training if isinstance(task, Retrain)
     )
     return Plan(
         jobs=len(jobs) + len(measured),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from repro.spectra.record import Spectrum
 
@@ -22,8 +23,7 @@ def descending(values: np.ndarray) -> np.ndarray:
 def trend(values: np.ndarray) -> float:
     """Spearman's rank correlation of finite values with their position: 1 rises all along, −1 falls."""
     values = values[np.isfinite(values)]
-    ranks = np.argsort(np.argsort(values))
-    return float(np.corrcoef(np.arange(len(values)), ranks)[0, 1])
+    return float(spearmanr(np.arange(len(values)), values).statistic)
 
 
 # hessian_spectrum
@@ -117,9 +117,21 @@ def theorem_error(arrays: Arrays) -> float:
 
 
 def gap_change(arrays: Arrays) -> float:
-    """Range, over the later half of the checkpoints, of log10 of G_class's mean eigenvalue over G_within's largest."""
-    dim = int(arrays["gauss_newton_dim"])  # what exact_spectrum stores lacks G_within's largest eigenvalue
-    means = arrays["class_part"].mean(axis=1)
-    top = np.array([Spectrum.from_arrays(arrays, "within", at=at, dim=dim).largest for at in range(len(means))])
-    gap = np.log10(means / top)
-    return float(np.ptp(gap[len(gap) // 2 :]))
+    """Range, over the later half of training, of log10 of G_class's mean eigenvalue over G_within's largest.
+
+    Raises:
+        KeyError: there are not two checkpoints in the later half.
+    """
+    epochs = arrays["epochs"]
+    late = [at for at, epoch in enumerate(epochs) if epoch >= epochs[-1] / 2]
+    if len(late) < 2:
+        raise KeyError("epochs")
+    if "within_largest" in arrays:  # exact_spectrum
+        prefixes = ["" if at == len(epochs) - 1 else f"epoch{epochs[at]}_" for at in late]
+        means = np.array([arrays[f"{prefix}class_part"].mean() for prefix in prefixes])
+        largest = np.array([arrays[f"{prefix}within_largest"] for prefix in prefixes])
+    else:
+        dim = int(arrays["gauss_newton_dim"])
+        means = arrays["class_part"][late].mean(axis=1)
+        largest = np.array([Spectrum.from_arrays(arrays, "within", at=at, dim=dim).largest for at in late])
+    return float(np.ptp(np.log10(means / largest)))

@@ -88,7 +88,7 @@ STRUCTURE = [
           "median relative difference", "alignment",
           numbers.companion_difference, "<=", 0.25, "x4", why=COMPANION),
     Claim("6, Fig 6", "The distance of G_class to G_within changes little",
-          "range of log10 of their ratio in the later half of training", "exact_spectrum",
+          "range of log10 of their ratio over the checkpoints of the later half of training", "exact_spectrum",
           numbers.gap_change, "<=", 0.5, "6", fallback="dynamics"),
 ]  # fmt: skip
 LAYERS = [

@@ -35,6 +35,7 @@ class ExactSpectrum:
         overlap_class, overlap_cross [R]: squared length of the projection of u onto the range of that part, in [0, 1].
         class_cosines [C]: of the principal angles between the C largest eigenvectors and span{g_c}.
         class_part [C], cross_part [C (C − 2)], same_part [C]: eigenvalues of these parts.
+        within_largest: the largest eigenvalue of G_within.
         subtraction_<parts> [R]: eigenvalues of G − parts, the parts' names joined by _: class, cross, same,
             class_cross, class_cross_same (which leaves G_within), and within, which leaves C (C − 1).
         projection_<parts> [R]: those of G projected onto what is perpendicular to the range of class, cross or both.

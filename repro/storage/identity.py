@@ -79,9 +79,9 @@ def block(trainings: Sequence[Mapping[str, Any]]) -> str:
     return digest(list(trainings))
 
 
-def retrained(training_digest: str, checkpoints: int) -> str:
-    """The selected training of a cell, trained once more with so many checkpoints."""
-    return digest({"run": training_digest, "checkpoints": checkpoints})
+def retrained(training_digest: str, epochs: Sequence[int]) -> str:
+    """The selected training of a cell, trained once more and kept after these epochs."""
+    return digest({"run": training_digest, "checkpoints": list(epochs)})
 
 
 def own_weights(weights: Path, of: Mapping[str, Any], weight_decay: float) -> str:

@@ -122,3 +122,11 @@ def log_spaced_epochs(epochs: int, count: int) -> list[int]:
     """At most `count` log-spaced numbers of finished epochs, from 0 (initial weights) and 1 to `epochs`."""
     spaced = torch.logspace(0, math.log10(epochs), max(count - 1, 1), dtype=torch.float64).round().long().tolist()
     return sorted({0, *spaced, epochs})
+
+
+def checkpoint_epochs(epochs: int, count: int) -> list[int]:
+    """The epochs at which a retrained network is kept: `count` log-spaced ones, and half and three quarters of them.
+
+    Log-spaced epochs alone leave the later half of training, of which the paper speaks, with its last epoch only.
+    """
+    return sorted({*log_spaced_epochs(epochs, count), epochs // 2, 3 * epochs // 4})

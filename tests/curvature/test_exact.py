@@ -9,6 +9,7 @@ import torch
 from oracles import NETWORKS, dense_jacobian, tiny
 from torch import nn
 
+from repro.curvature import eigen_parts
 from repro.curvature.cross_class import class_structure
 from repro.curvature.exact import dense_memory, exact_spectrum
 from repro.curvature.gauss_newton import GaussNewton
@@ -65,6 +66,8 @@ def assert_exact(found, model, x, y, names=None, *, projections=True):
     for name, matrix in parts.items():
         assert_spectrum(found.part(name), matrix, scale)
         assert_spectrum(found.without(name), G - matrix, scale)
+    within = torch.linalg.eigvalsh(parts["within"])[-1:].clamp(min=0)
+    np.testing.assert_allclose(found.arrays["within_largest"], within[0], rtol=0, atol=CLOSE * scale)
     assert_spectrum(found.without("class", "cross"), G - parts["class"] - parts["cross"], scale)
     values, U = (part.flip(-1)[..., : len(found.eigenvalues)] for part in torch.linalg.eigh(G))
     clear = separated(values)
@@ -113,6 +116,15 @@ def with_scaled_logits(name, scale, examples=12):
     with torch.no_grad():
         last.weight.mul_(scale)
     return model, x, y
+
+
+@pytest.mark.parametrize("name", ["mlp_bn", "conv_bn"])
+def test_the_largest_eigenvalue_within_by_iteration(name, monkeypatch):
+    monkeypatch.setattr(eigen_parts, "SMALL", 3)
+    model, x, y = tiny(name, examples=40)
+    found = exact_spectrum(model, batches(x, y), knockouts=())
+    within = torch.linalg.eigvalsh(dense_parts(model, x, y)["within"])[-1]
+    np.testing.assert_allclose(found.arrays["within_largest"], within, rtol=0, atol=CLOSE * found.eigenvalues[0])
 
 
 @pytest.mark.parametrize("fitted", [True, False], ids=["fitted", "wrong"])
@@ -212,7 +224,7 @@ def test_what_it_takes_is_said(caplog):
     model, x, y = tiny("conv_bn")
     with caplog.at_level(logging.INFO):
         exact_spectrum(model, batches(x, y))
-    assert "the inner products of 14 rows" in caplog.text
+    assert "from 14 rows" in caplog.text
 
 
 def test_single_precision_keeps_five_digits_of_every_eigenvalue():

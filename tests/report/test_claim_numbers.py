@@ -49,5 +49,12 @@ def test_gap_change_looks_at_the_later_half():
         "class_part": np.array([[1e-9, 1e-9], [1.0, 1.0], [150.0, 50.0], [15.0, 5.0]]),
         **stack([Spectrum.exact([1.0], k=0)] * 4, "within"),
         "gauss_newton_dim": np.array(1),
+        "epochs": np.array([0, 10, 50, 100]),
     }
     assert numbers.gap_change(arrays) == pytest.approx(1.0)
+    with pytest.raises(KeyError):  # the last epoch alone changes nothing
+        numbers.gap_change(arrays | {"epochs": np.array([0, 10, 49, 100])})
+    exact = {"epochs": np.array([0, 10, 50, 100]), "class_part": np.array([15.0, 5.0]), "within_largest": np.array(1.0)}
+    for epoch, mean in ((0, 1e-9), (10, 1.0), (50, 50.0)):
+        exact |= {f"epoch{epoch}_class_part": np.array([mean, mean]), f"epoch{epoch}_within_largest": np.array(0.5)}
+    assert numbers.gap_change(exact) == pytest.approx(1.0)

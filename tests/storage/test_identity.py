@@ -77,7 +77,7 @@ def test_measurements_differ_by_name_version_network_and_settings(a, b):
 
 
 def test_retrained_networks_differ_by_training_and_checkpoints():
-    digests = {identity.retrained(run, checkpoints) for run in ("x", "y") for checkpoints in (3, 4)}
+    digests = {identity.retrained(run, checkpoints) for run in ("x", "y") for checkpoints in ([0, 3], [0, 4])}
     assert len(digests) == 4
 
 

@@ -62,6 +62,13 @@ class Retrain(Task):
         except (FileNotFoundError, MissingRunsError):
             return False
 
+    @property
+    def kept_epochs(self) -> list[int]:
+        """After which epochs the network is kept."""
+        from repro.training import checkpoint_epochs
+
+        return checkpoint_epochs(self.trainings.recipe.epochs, self.checkpoints)
+
     def digest(self) -> str:
         """What identifies the weights that are kept.
 
@@ -97,11 +104,11 @@ class Retrain(Task):
     def run(self, device: str) -> None:
         from repro.pipeline.trained import build, load_splits, save_weights
         from repro.storage.provenance import provenance
-        from repro.training import log_spaced_epochs, train_block
+        from repro.training import train_block
 
         best, folder = self.selected_run(), self.folder
         (folder / "run.json").unlink(missing_ok=True)  # from here until the end the folder is not complete
-        epochs = log_spaced_epochs(self.trainings.recipe.epochs, self.checkpoints)
+        epochs = self.kept_epochs
         start = time.perf_counter()
         (history,) = train_block(
             lambda: build(self.trainings),
@@ -127,7 +134,7 @@ class Retrain(Task):
         write_json(folder / "run.json", record)
 
     def _digest(self, selected: Mapping[str, Any]) -> str:
-        return identity.retrained(selected["digest"], self.checkpoints)
+        return identity.retrained(selected["digest"], self.kept_epochs)
 
     def _compared(self, swept: float, again: float) -> dict[str, Any]:
         """The test error in the sweep beside that of the retraining."""
