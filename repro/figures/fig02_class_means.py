@@ -11,6 +11,10 @@ from repro.figures.results import Results
 from repro.figures.style import PAGE, label_panels, subplots
 
 MEASUREMENTS = ("class_means",)
+PAPER = (
+    "The paper's figure is likely a diagram of this structure or of the knockouts; that ours shows measured matrices "
+    "is our choice."
+)
 SMALLEST = 1e-12  # probability that the colours still tell apart
 
 
@@ -59,6 +63,5 @@ def caption(results: Results) -> str:
         "Measured class/cross-class structure on the training set: the mean probability of each would-be label c' "
         "in each class c (its share of the weights w), and the cosines between class means g_c and between "
         "cross-class means g_c,c' of the gradients, ordered by class and by would-be label (grey lines separate "
-        "the blocks). The paper's figure is likely a diagram of this structure or of the knockouts; that ours "
-        f"shows measured matrices is our choice. {results.where('class_means')}"
+        f"the blocks). {results.where('class_means')}"
     )

@@ -19,6 +19,10 @@ from repro.storage.results import Result
 
 MEASUREMENTS = ("exact_spectrum",)
 FALLBACK = "dynamics"
+PAPER = (
+    "That the figure shows the log spectrum of G and its parts over epochs and sample sizes is certain; which epochs, "
+    "and the curves on the right, are ours."
+)
 MATRICES = {"gauss_newton": "$G$", "within": "$G_{within}$"}
 
 
@@ -158,6 +162,5 @@ def caption(results: Results) -> str:
         "largest sample) and over the number of examples per class (lower row, last epoch). "
         f"{counted if len(estimated) < len(found) else ''}{lanczos if estimated else ''}Right: the C largest "
         "eigenvalues of G, and the largest and the mean non-zero eigenvalue of each part, exact for G_class and "
-        "G_cross. That the figure shows the log spectrum of G and its parts over epochs and sample sizes is certain; "
-        f"which epochs, and the curves on the right, are ours. {results.where('exact_spectrum')}"
+        f"G_cross. {results.where('exact_spectrum')}"
     )
