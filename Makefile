@@ -8,6 +8,15 @@ VENV := .venv/bin
 RUN = $(VENV)/python scripts/reproduce.py
 WITH = experiment=$(EXPERIMENT) launch=$(LAUNCH) $(ARGS)
 
+# A misspelt variable would be ignored by make, and the default experiment run in place of the one meant.
+KNOWN := EXPERIMENT LAUNCH ARGS PYTHON
+GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v)))
+UNKNOWN := $(firstword $(filter-out $(KNOWN),$(GIVEN)))
+NEAR = import difflib, sys; near = difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1); print(*near or sys.argv[2:])
+ifdef UNKNOWN
+$(error there is no variable $(UNKNOWN) here; did you mean $(shell $(PYTHON) -c '$(NEAR)' '$(UNKNOWN)' $(KNOWN))? Hydra overrides go into ARGS="...")
+endif
+
 help:       ## list the targets
 	@grep -hE '^[a-z%]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
