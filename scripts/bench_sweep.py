@@ -9,10 +9,12 @@ Ways (start-up is measured once, and counted once a training in the first two):
     in_one_process             one rate after the other in one process, default threads
     process_per_core           one lasting process a core, one thread each, one rate after the other: the pipeline
     stacked                    the same processes, several rates at once
-    compiled                   stacked, through torch.compile with CUDA graphs      (GPU only)
-    streams                    several rates in one process, each on a CUDA stream  (GPU only)
+    graph                      one rate after the other, its steps replayed as CUDA graphs  (GPU only)
+    stacked_graph              several rates at once, their steps as CUDA graphs            (GPU only)
+    compiled                   stacked, through torch.compile with CUDA graphs              (GPU only)
+    streams                    several rates in one process, each on a CUDA stream          (GPU only)
 
-The images are random: time does not depend on them. GPU rows have never been run so far.
+The images are random: time does not depend on them. On a GPU scripts/accept_gpu.py times networks of full width.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,9 +46,11 @@ NETWORKS = ("vgg11", "resnet18", "mlp")
 NARROW, FULL = 0.125, 1.0
 STACKS = (2, 4, 16)  # of the scaling curve, besides --stack
 CLASSES, TEST_EXAMPLES = 10, 1000
+SLOW = 2.0  # seconds of a step, from which on a second step to warm up is enough
 CUDA = torch.cuda.is_available()
 CORES = len(os.sched_getaffinity(0))
-STREAMS = [torch.cuda.Stream() for _ in range(64)] if CUDA else [None]
+DEVICE = "cuda" if CUDA else "cpu"
+GPU_WAYS = ("graph", "stacked_graph", "compiled", "streams")
 PROCESS_WAYS = ("process_per_rate", "process_per_rate_and_core")
 
 
@@ -58,6 +63,7 @@ class Setting(NamedTuple):
     way: str
     stack: int  # networks trained at once
     seconds: float  # how long
+    precision: str = "fp32"
 
 
 class Speed(NamedTuple):
@@ -65,49 +71,120 @@ class Speed(NamedTuple):
 
     epoch_seconds: float
     evaluation_seconds: float
+    steps: float  # timed
 
 
-def recipe(epochs: int) -> Recipe:
+def recipe(epochs: int, precision: str) -> Recipe:
     """The paper's."""
     return Recipe(
         epochs=epochs, batch_size=128, momentum=0.9, weight_decay=5e-4, milestones=[1 / 3, 2 / 3], factor=0.1,
-        evaluate="last", precision="fp32", last_batch="keep", seed=0,
+        evaluate="last", precision=precision, last_batch="keep", seed=0,
     )  # fmt: skip
 
 
 def measure(setting: Setting) -> Speed:
-    """Train for `seconds`, at least one epoch after one to warm up, then evaluate."""
-    like = torch.zeros(1, 1, 32, 32, device="cuda" if CUDA else "cpu")
+    """Train for `seconds`, at least one step, after up to three of each size of batch to warm up; then evaluate."""
+    like = torch.zeros(1, 1, 32, 32, device=DEVICE)
     x = torch.randn(CLASSES * setting.n_per_class, 1, 32, 32).to(like).to(memory_format=layout(like))
     y = torch.randint(CLASSES, (len(x),), device=like.device)
-    with repeatable("fp32"):
-        groups = start(setting, like)
-        train_epoch(groups, x, y, 0)
-        begin, epochs = time.perf_counter(), 0
-        while epochs == 0 or time.perf_counter() - begin < setting.seconds:
-            epochs += 1
-            train_epoch(groups, x, y, epochs)
-        trained = time.perf_counter()
+    of = recipe(1, setting.precision)
+    sizes = {len(rows): rows for rows in of.batches(0, len(x))}
+    with repeatable(setting.precision):
+        groups = start(setting, like, of)
+        streams = [torch.cuda.Stream() for _ in groups] if setting.way == "streams" else []
+        start_epoch(groups)
+        for round_ in range(3):
+            once, _ = clock(lambda: [step(groups, streams, x[rows], y[rows]) for rows in sizes.values()])
+            if round_ and once > SLOW:
+                break
+        steps = max(1, round(setting.seconds / once * len(sizes)))
+        seconds, seen = clock(lambda: train(groups, streams, x, y, of, steps))
         images = x[torch.arange(TEST_EXAMPLES + len(x)) % len(x)].split(EVALUATION_BATCH)
-        for runs in groups:
-            runs.evaluate([(batch, y[:1].expand(len(batch))) for batch in images])
-    return Speed((trained - begin) / epochs / setting.stack, (time.perf_counter() - trained) / setting.stack)
+        labelled = [(batch, y[:1].expand(len(batch))) for batch in images]
+        evaluating, _ = clock(lambda: [runs.evaluate(labelled) for runs in groups])
+    return Speed(seconds * len(x) / seen / setting.stack, evaluating / setting.stack, steps)
 
 
-def train_epoch(groups: list[Runs], x: torch.Tensor, y: torch.Tensor, epoch: int) -> None:
-    """One epoch of all networks, each group on a stream of its own if there are several."""
+def start_epoch(groups: list[Any]) -> None:
     for runs in groups:
         runs.start_epoch([0.01] * len(runs.indices))
-    for rows in recipe(1).batches(epoch, len(x)):
-        rows = rows.to(x.device)
-        for runs, stream in zip(groups, STREAMS):
-            with torch.cuda.stream(stream if len(groups) > 1 else None):
-                runs.step(x[rows], y[rows])
-    for runs in groups:
-        runs.finite()  # waits for the device
 
 
-def start(setting: Setting, like: torch.Tensor) -> list[Runs]:
+def train(groups: list[Any], streams: list[Any], x: torch.Tensor, y: torch.Tensor, of: Recipe, steps: int) -> int:
+    """So many steps, epoch after epoch, as the engine takes them; returns the number of examples seen."""
+    epoch, seen = 0, 0
+    while steps > 0:
+        start_epoch(groups)
+        for rows in of.batches(epoch, len(x))[:steps]:
+            rows = rows.to(x.device, non_blocking=True)
+            step(groups, streams, x[rows], y[rows])
+            seen, steps = seen + len(rows), steps - 1
+        for runs in groups:
+            runs.finite()  # waits for the device
+        epoch += 1
+    return seen
+
+
+def step(groups: list[Any], streams: list[Any], x: torch.Tensor, y: torch.Tensor) -> None:
+    """One step of all networks, each group on the stream of its own if there are streams."""
+    if not streams:
+        for runs in groups:
+            runs.step(x, y)
+        return
+    for runs, stream in zip(groups, streams):
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            runs.step(x, y)
+    for stream in streams:
+        torch.cuda.current_stream().wait_stream(stream)
+
+
+def clock(function: Callable[[], Any]) -> Any:
+    """Seconds a call takes, its work on the GPU included, and what it returns."""
+    begin = time.perf_counter()
+    found = function()
+    if CUDA:
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin, found
+
+
+class Graphed:
+    """An engine's runs whose step is replayed as a CUDA graph, one for each size of batch: one launch for hundreds.
+
+    The learning rates stay those of the first epoch, which is enough to time it.
+    """
+
+    def __init__(self, runs: Runs):
+        self.runs = runs
+        self.graphs: dict[int, tuple[Any, torch.Tensor, torch.Tensor]] = {}
+        self.indices, self.finite, self.evaluate = runs.indices, runs.finite, runs.evaluate
+
+    def start_epoch(self, rates: list[float]) -> None:
+        if not self.graphs:
+            self.runs.start_epoch(rates)
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        if len(x) not in self.graphs:
+            self.graphs[len(x)] = self.capture(x.clone(), y.clone())
+        graph, own_x, own_y = self.graphs[len(x)]
+        own_x.copy_(x)
+        own_y.copy_(y)
+        graph.replay()
+
+    def capture(self, x: torch.Tensor, y: torch.Tensor) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self.runs.step(x, y)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.runs.step(x, y)
+        return graph, x, y
+
+
+def start(setting: Setting, like: torch.Tensor, of: Recipe) -> list[Any]:
     """The networks of a setting: one stack, or as many single ones as there are streams."""
 
     def build() -> torch.nn.Module:
@@ -115,12 +192,14 @@ def start(setting: Setting, like: torch.Tensor) -> list[Runs]:
         return Architecture.from_keys(config.model).build(channels=1, classes=CLASSES, side=32)
 
     initial, indices = initial_network(build, like, seed=0), list(range(setting.stack))
-    if setting.way in ("stacked", "compiled"):
-        runs = ENGINES["stacked"](initial, recipe(1), indices)
+    if setting.way in ("stacked", "stacked_graph", "compiled"):
+        runs = ENGINES["stacked"](initial, of, indices)
         if setting.way == "compiled":
             runs._losses = torch.compile(runs._losses, mode="reduce-overhead")  # type: ignore[union-attr, method-assign]
-        return [runs]
-    return [ENGINES["sequential"](initial, recipe(1), [index]) for index in indices]
+        groups = [runs]
+    else:
+        groups = [ENGINES["sequential"](initial, of, [index]) for index in indices]
+    return [Graphed(runs) for runs in groups] if setting.way in ("graph", "stacked_graph") else groups
 
 
 def startup_seconds(threads: int, processes: int) -> float:
@@ -140,7 +219,7 @@ def plan(networks: list[str], sizes: list[int], stack: int, seconds: float) -> l
     """Every way at every size for narrow networks, stack sizes at the smallest, and full width at the smallest."""
     ways = [("in_one_process", 1), ("process_per_core", 1), ("stacked", stack)]
     if CUDA:
-        ways = [("in_one_process", 1), ("stacked", stack), ("compiled", stack), ("streams", stack)]
+        ways = [("in_one_process", 1), ("stacked", stack), *((way, 1 if way == "graph" else stack) for way in GPU_WAYS)]
     settings = [
         Setting(network, NARROW, n, way, count, seconds) for network in networks for n in sizes for way, count in ways
     ]
@@ -165,6 +244,7 @@ def rows(setting: Setting, speeds: list[Speed], startup: dict[str, float], epoch
             **setting._asdict(),
             "way": way,
             "processes": len(speeds),
+            "steps": round(speed.steps),
             "images_per_second_and_process": round(images),
             "trainings_per_hour": round(3600 * len(speeds) / seconds, 1),
         }
@@ -197,7 +277,7 @@ def run(settings: list[Setting], epochs: int) -> pd.DataFrame:
 def unmeasured(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows that say which ways this device could not try."""
     cells = frame[["network", "width", "n_per_class"]].drop_duplicates()
-    return pd.concat(cells.assign(way=way, note="unmeasured: needs a GPU") for way in ("compiled", "streams"))
+    return pd.concat(cells.assign(way=way, note="unmeasured: needs a GPU") for way in GPU_WAYS)
 
 
 def with_speedup(frame: pd.DataFrame) -> pd.DataFrame:
@@ -234,7 +314,8 @@ def main() -> None:
     parser.add_argument("--start-up-only", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.start_up_only:
-        start(Setting("vgg11", NARROW, 10, "in_one_process", 1, 0.0), torch.zeros(1, 1, 32, 32))
+        like = torch.zeros(1, 1, 32, 32, device=DEVICE)
+        start(Setting("vgg11", NARROW, 10, "in_one_process", 1, 0.0), like, recipe(1, "fp32"))
         return
     frame = with_speedup(run(plan(args.networks, args.n, args.stack, args.seconds), args.epochs))
     frame = frame.assign(epochs=args.epochs, **machine())

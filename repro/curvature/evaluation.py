@@ -116,15 +116,36 @@ class Upcast(TorchFunctionMode):
 
 @contextmanager
 def own_precision(device: str) -> Iterator[None]:
-    """Compute in the dtype of the tensors, also for a caller who has autocast on.
+    """Compute in the dtype of the tensors, also for a caller who has autocast or TF32 on.
+
+    PyTorch's default lets cuDNN round the operands of float32 convolutions to the ten bits of TF32.
 
     Raises:
         ValueError: the caller is in torch.inference_mode, where nothing can be differentiated.
     """
     if torch.is_inference_mode_enabled():
         raise ValueError("nothing can be differentiated under torch.inference_mode: use torch.no_grad instead")
-    with torch.autocast(device, enabled=False):
+    cudnn: Any = torch.backends.cudnn
+    backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        for backend, value in zip(backends, before):
+            backend.fp32_precision = value
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
         yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 @contextmanager
@@ -141,8 +162,8 @@ def _uncached() -> Iterator[None]:
 def evaluation(model: nn.Module, *modes: TorchFunctionMode) -> Iterator[Differentiable]:
     """Run the network so that its derivatives can be taken, first and second, and with `modes`, the last one first.
 
-    Attention is computed by its formula, as the fused kernels have no second derivative; autocast is off, as its
-    rounding is not smooth; compiled functions are run as they are written; recurrent layers do without cuDNN.
+    Attention is computed by its formula, as the fused kernels have no second derivative; autocast and TF32 are off, as
+    their rounding is not smooth; compiled functions are run as they are written; recurrent layers do without cuDNN.
     """
     device = next((tensor.device.type for tensor in model.parameters()), "cpu")
     with ExitStack() as stack:
@@ -151,7 +172,7 @@ def evaluation(model: nn.Module, *modes: TorchFunctionMode) -> Iterator[Differen
         if "torch._dynamo" in sys.modules:  # nothing is compiled where it was never imported
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if device == "cuda" and any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            stack.enter_context(_without_cudnn())
         if parametrize._cache_enabled:  # a cached weight is one of other parameters
             stack.enter_context(_uncached())
         differentiable = stack.enter_context(Differentiable())

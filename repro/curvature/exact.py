@@ -19,7 +19,9 @@ from torch.func import functional_call
 from repro.curvature import checks
 from repro.curvature.cross_class import SPANNED_PARTS, Knockout, Part
 from repro.curvature.eigen_parts import PARTS, EigenParts
+from repro.curvature.evaluation import evaluation
 from repro.curvature.example_gradients import example_gradients
+from repro.curvature.function import logits_of
 from repro.curvature.risk import Batches, Parameters, Selection
 from repro.curvature.row_gram import row_gram, small_batches
 from repro.curvature.row_plan import TEMPORARY, make_plan
@@ -107,8 +109,7 @@ def examine(model: nn.Module, data: Batches) -> Examples:
     for i, (x, y) in enumerate(batches):
         checks.check_batch(x, y, like)
         batches[i] = x, y.long()
-        with torch.no_grad():
-            logits = model(x)
+        logits = logits_of(model, x)
         checks.check_logits(logits, y)
         if logits.shape[1] < 2:
             raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
@@ -192,7 +193,7 @@ def _check_dependence(model: nn.Module, x: Tensor, layout: Parameters) -> None:
     """Refuse parameters of which none enters the logits."""
     state = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
     chosen = {name: state[name].clone().requires_grad_() for name in layout.names}
-    with torch.enable_grad():
+    with evaluation(model):
         logits = functional_call(model, {**state, **chosen}, (x,))
     if not logits.requires_grad:
         raise ValueError(f"the model's output depends on none of the parameters {layout.names}")

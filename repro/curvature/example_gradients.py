@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from repro.curvature.evaluation import own_precision
+
 Logits = Callable[[Sequence[Tensor], Tensor], Tensor]  # the chosen weights, one example [...] -> [C]
 
 
@@ -33,7 +35,7 @@ def example_gradients(model: nn.Module, x: Tensor, names: Sequence[str], cotange
     def logits(own: Sequence[Tensor], example: Tensor) -> Tensor:
         return functional_call(model, {**fixed, **dict(zip(names, own))}, (example[None],))[0]
 
-    with torch.enable_grad(), differentiable_attention():
+    with own_precision(x.device.type), torch.enable_grad(), differentiable_attention():
         try:
             return _rows(vmap(logits), weights, x, cotangents)
         except (RuntimeError, ValueError):  # also raised by a network that is at fault itself: then raised again
