@@ -102,6 +102,12 @@ def test_products(matrix: type, budget: int, device: torch.device, dtype: torch.
     assert_close(B.gradient(), A.gradient(), dtype, factor=3)
 
 
+def test_the_fast_path_serves(device: torch.device, dtype: torch.dtype, caplog: pytest.LogCaptureFixture) -> None:
+    there = problem(device, dtype)
+    Hessian(there.model, there.batches(16))
+    assert "double backward is used" not in caplog.text
+
+
 def test_class_structure(device: torch.device, dtype: torch.dtype) -> None:
     here, there = problem(), problem(device, dtype)
     A, B = class_structure(here.model, here.batches(40)), class_structure(there.model, there.batches(16))

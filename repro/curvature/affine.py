@@ -148,7 +148,8 @@ class Normalisation(Layer):
 
     def add_outer(self, delta: Tensor, h: Tensor, *, tangent: bool = False) -> None:
         mean = torch.zeros_like(self.mean) if tangent else self.mean
-        arguments = (delta, h, self.weight, mean, self.var, None, None, False, self.eps, [False, True, False])
+        unused = mean.new_empty(0)  # statistics of a batch, which CUDA wants as tensors all the same
+        arguments = (delta, h, self.weight, mean, self.var, unused, unused, False, self.eps, [False, True, False])
         self.direction.add(self.weight_name, torch.ops.aten.native_batch_norm_backward(*arguments)[1])
 
     def add_bias(self, delta: Tensor) -> None:

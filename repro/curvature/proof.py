@@ -191,7 +191,8 @@ class Trial:
             with in_place(self.own, elsewhere, []), saved_tensors_hooks(_itself, _itself):
                 found = self._products(fast)
         except Exception as error:  # whatever the interception of layers makes of the network
-            return f"fails on it ({type(error).__name__})"
+            reason = str(error).strip().splitlines() or [""]
+            return f"fails on it ({type(error).__name__}: {reason[0][:300]})"
         worst = max(self._errors(found, self.plain, self.precision.same).values())
         return "" if worst <= 1 else "gives other products than double backward"
 

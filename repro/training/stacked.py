@@ -7,12 +7,15 @@ where launches dominate, on GPUs at small batches; on a CPU it loses to one netw
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import batch_norm, cross_entropy
+from torch.overrides import TorchFunctionMode
 
 from repro.training.precision import forward_precision
 from repro.training.recipe import Recipe, Scores, scores
@@ -70,7 +73,7 @@ class StackedRuns:
         self.network.eval()
         losses, wrong, count = torch.zeros(len(self.indices)), torch.zeros(len(self.indices)), 0
         for x, y in batches:
-            with forward_precision(self.device, self.recipe.precision):
+            with self._precision():
                 logits = vmap(self._logits, (0, 0, None))(self.parameters, self.buffers, x).to(self.dtype)  # [R, B, C]
             y = y.expand(len(self.indices), -1)
             losses = losses.to(logits) + cross_entropy(logits.transpose(1, 2), y, reduction="none").sum(dim=1)
@@ -102,5 +105,21 @@ class StackedRuns:
         def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
             return cross_entropy(self._logits(parameters, buffers, x), y)
 
-        with forward_precision(self.device, self.recipe.precision):
+        with self._precision():
             return vmap(loss)(self.parameters, self.buffers)
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        """That of the recipe, forward; batch norm in that of its statistics: CUDA has no other in vmap."""
+        with forward_precision(self.device, self.recipe.precision), FullBatchNorm():
+            yield
+
+
+class FullBatchNorm(TorchFunctionMode):
+    """While active, batch norm computes in the precision of its weights."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is batch_norm:
+            x, mean, *rest = args
+            args = (x if mean is None else x.to(mean.dtype), mean, *rest)
+        return function(*args, **(kwargs or {}))
