@@ -161,8 +161,8 @@ class Config(Machine):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_name(self.name)
-        if self.engine != "auto" and self.engine not in ENGINES:
-            raise ValueError(f"engine={self.engine}: it must be auto, {' or '.join(ENGINES)}")
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine={self.engine}: it must be {' or '.join(ENGINES)}")
         for key, least in (("checkpoints", 1), ("missing_allowed", 0), ("retrain_tolerance", 0)):
             if getattr(self, key) < least:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least {least}")

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from repro.models import Architecture
 from repro.pipeline.trainings import Trainings
 from repro.training.block import EVALUATION_BATCH, Runs, initial_network, layout
-from repro.training.engines import ENGINES, choose_engine
+from repro.training.engines import ENGINES, at_once
 from repro.training.precision import repeatable
 
 GRADIENT = 3  # forward passes that a gradient costs: backward is twice the forward pass
@@ -124,12 +124,12 @@ def calibrate(
     like = torch.zeros(1, data.channels, data.side, data.side, device=device)
     large, small = recipe.batch_size, max(2, recipe.batch_size // 4)
     initial = initial_network(build, like, recipe.seed)
-    engine, at_once = choose_engine(trainings.engine, initial, _batch(like, large), rates, trainings.stack_bytes)
-    runs = ENGINES[engine](initial, recipe, list(range(at_once)))
+    count = at_once(trainings.engine, initial, _batch(like, large), rates, trainings.stack_bytes)
+    runs = ENGINES[trainings.engine](initial, recipe, list(range(count)))
     with repeatable(recipe.precision):
-        at_large, at_small = (_step_seconds(runs, _batch(like, size), seconds) / at_once for size in (large, small))
+        at_large, at_small = (_step_seconds(runs, _batch(like, size), seconds) / count for size in (large, small))
         batch = _batch(like, EVALUATION_BATCH)
-        evaluation = _seconds(lambda: runs.evaluate([batch]), seconds) / at_once / EVALUATION_BATCH
+        evaluation = _seconds(lambda: runs.evaluate([batch]), seconds) / count / EVALUATION_BATCH
     slope = max(0.0, (at_large - at_small) / (large - small))
     weights = sum(tensor.nbytes for tensor in initial.state_dict().values())
     return Throughput(max(0.0, at_large - slope * large), slope, evaluation, weights)

@@ -23,7 +23,7 @@ class Trainings:
     n_per_class: int
     recipe: Recipe
     rates: LearningRates
-    engine: str  # auto, sequential or stacked; see repro.training
+    engine: str  # sequential or stacked; see repro.training
     stack_bytes: float
 
     @property

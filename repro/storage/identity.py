@@ -66,7 +66,7 @@ def training(
     Args:
         of: what `network_and_data` gives.
         recipe: the fields of a Recipe.
-        engine: as configured; "auto" stands for a rule, and a result's provenance says what it came to.
+        engine: as configured.
         stack_bytes: decides how many networks are trained at once; without effect on one trained alone.
         version: of `repro.training`.
     """

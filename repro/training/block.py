@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from repro.storage.identity import digest
 from repro.training.checkpoint import BlockState, load_state, save_state
-from repro.training.engines import ENGINES, choose_engine, groups
+from repro.training.engines import ENGINES, at_once, groups
 from repro.training.precision import repeatable
 from repro.training.recipe import History, Recipe, Scores
 from repro.training.sequential import SingleRun
@@ -46,7 +46,7 @@ def train_block(
     learning_rates: Sequence[float],
     recipe: Recipe,
     *,
-    engine: str = "auto",
+    engine: str = "sequential",
     stack_bytes: float = 2e10,
     stored: Collection[int] = (),
     on_finished: OnFinished | None = None,
@@ -65,8 +65,8 @@ def train_block(
 
     Args:
         build: makes the network; called once, after seeding with `recipe.seed`.
-        engine: "sequential", one network after the other; "stacked", as many at once as `stack_bytes` hold; "auto", the
-            first on a CPU and the second on a GPU.
+        engine: "sequential", one network after the other; "stacked", as many at once as `stack_bytes` hold, which
+            pays for small networks on a GPU only.
         stack_bytes: memory that the networks of a stack may take. A stack of another size gives other rounding errors.
         stored: positions of the rates whose histories the caller has; they are neither trained nor told again.
         on_finished: told each history as soon as its run has ended; a resumed block tells those not in `stored` again.
@@ -157,8 +157,8 @@ class _Block:
             self._resume(initial, *loaded)
         if not self.finished.issuperset(range(len(self.rates))):
             batch = next(self._train_batches(0))
-            engine, at_once = choose_engine(engine, initial, batch, len(self.rates), stack_bytes)
-            for indices in groups(range(len(self.rates)), at_once):
+            count = at_once(engine, initial, batch, len(self.rates), stack_bytes)
+            for indices in groups(range(len(self.rates)), count):
                 if not self.finished.issuperset(indices):
                     self.train(ENGINES[engine](initial, self.recipe, indices))
         if self.state_path:

@@ -1,4 +1,4 @@
-"""Which way a block is trained, and how many of its networks at once."""
+"""The ways a block is trained, and how many of its networks at once."""
 
 from __future__ import annotations
 
@@ -15,23 +15,17 @@ from repro.training.stacked import StackedRuns
 ENGINES: dict[str, type[SingleRun] | type[StackedRuns]] = {"sequential": SingleRun, "stacked": StackedRuns}
 
 
-def choose_engine(
-    engine: str, initial: nn.Module, batch: tuple[Tensor, Tensor], runs: int, stack_bytes: float
-) -> tuple[str, int]:
-    """How to train a block of `runs` networks: which engine, and how many at once.
-
-    "auto" is a rule, so that the same block is trained the same way each time: one after the other on a CPU, where a
-    stack is not faster (docs/benchmarks), and stacked on a GPU where at least two fit into `stack_bytes`.
+def at_once(engine: str, initial: nn.Module, batch: tuple[Tensor, Tensor], runs: int, stack_bytes: float) -> int:
+    """How many networks of a block of `runs` are trained at once: of a stack as many as `stack_bytes` hold.
 
     Raises:
         ValueError: the engine is unknown.
     """
-    if engine != "auto" and engine not in ENGINES:
-        raise ValueError(f"training engine {engine!r} is unknown; choose one of auto, {', '.join(ENGINES)}")
-    if engine == "sequential" or (engine == "auto" and batch[0].device.type == "cpu"):
-        return "sequential", 1
-    at_once = min(runs, max(1, int(stack_bytes // training_bytes(initial, batch))))
-    return ("sequential", 1) if engine == "auto" and at_once == 1 else ("stacked", at_once)
+    if engine not in ENGINES:
+        raise ValueError(f"training engine {engine!r} is unknown; choose one of {', '.join(ENGINES)}")
+    if engine == "sequential":
+        return 1
+    return min(runs, max(1, int(stack_bytes // training_bytes(initial, batch))))
 
 
 def training_bytes(initial: nn.Module, batch: tuple[Tensor, Tensor]) -> int:

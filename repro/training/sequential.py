@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from repro.training.precision import forward_precision
 from repro.training.recipe import Recipe, Scores, scores
+from repro.training.replay import Replay
 
 
 class SingleRun:
@@ -30,15 +31,22 @@ class SingleRun:
         for parameter in self.network.parameters():  # zeros act as PyTorch's missing buffers, and can be stored
             self.sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.loss_sum = torch.zeros((), dtype=parameter.dtype, device=self.device)
+        self.replay = Replay(self._step, self._changing) if self.device.type == "cuda" else None
 
     def start_epoch(self, rates: Sequence[float]) -> None:
         """Train with these learning rates, one a run, from now on."""
-        (self.sgd.param_groups[0]["lr"],) = rates
+        (rate,) = rates
+        if self.replay and rate != self.sgd.param_groups[0]["lr"]:
+            self.replay.forget()
+        self.sgd.param_groups[0]["lr"] = rate
         self.loss_sum.zero_()
         self.network.train()
 
     def step(self, x: Tensor, y: Tensor) -> None:  # [B, ...], [B]
         """One step of SGD on one batch."""
+        (self.replay or self._step)(x, y)
+
+    def _step(self, x: Tensor, y: Tensor) -> None:
         with forward_precision(self.device, self.precision):
             loss = cross_entropy(self.network(x), y)
         self.sgd.zero_grad()
@@ -76,3 +84,7 @@ class SingleRun:
         momenta = (self.sgd.state[parameter]["momentum_buffer"] for parameter in self.network.parameters())
         names = (f"momentum.{name}" for name, _ in self.network.named_parameters())
         return {**self.network.state_dict(), **dict(zip(names, momenta))}
+
+    def _changing(self) -> list[Tensor]:
+        """Everything a step changes."""
+        return [*self.tensors().values(), self.loss_sum]

@@ -46,7 +46,7 @@ def refused(sentence):
         ("training.batch_size=${nowhere}", "nowhere"),
         ("measurements.hessian_spectrum.spectra=[train_hesian]", "'train_hesian' is not"),
         ("learning_rates.highest=1e-5", "highest=1e-05, lowest=0.01"),
-        ("engine=fast", "engine=fast: it must be auto, sequential or stacked"),
+        ("engine=fast", "engine=fast: it must be sequential or stacked"),
         ("device=gpu", "device=gpu"),
         ("checkpoints=0", "checkpoints=0 must be at least 1"),
         ("name=", "name=: an experiment is called as its folder"),

@@ -16,7 +16,7 @@ DATA = {
 }  # fmt: skip
 SETTINGS = {
     "data": DATA, "builder": "m:build", "settings": {"width": 0.5}, "n_per_class": 10,
-    "recipe": {"epochs": 3, "seed": 0, "last_batch": "keep"}, "learning_rate": 0.1, "engine": "auto",
+    "recipe": {"epochs": 3, "seed": 0, "last_batch": "keep"}, "learning_rate": 0.1, "engine": "stacked",
     "stack_bytes": 1e9, "version": 1,
 }  # fmt: skip
 
@@ -41,7 +41,7 @@ def training(**changes):
         {"recipe": SETTINGS["recipe"] | {"seed": 1}},
         {"recipe": SETTINGS["recipe"] | {"last_batch": "drop"}},
         {"learning_rate": 0.2},
-        {"engine": "stacked"},
+        {"engine": "sequential"},
         {"stack_bytes": 2e9},
         {"version": 2},
     ],

@@ -162,13 +162,8 @@ def test_the_stack_is_bounded_by_memory() -> None:
 
 
 def test_unknown_engine_is_refused() -> None:
-    with pytest.raises(ValueError, match="'fast' is unknown; choose one of auto, sequential, stacked"):
+    with pytest.raises(ValueError, match="'fast' is unknown; choose one of sequential, stacked"):
         train_block(convnet, TRAIN, TEST, RATES, recipe(), engine="fast")
-
-
-def test_auto_is_sequential_on_a_cpu_bit_for_bit() -> None:
-    auto, sequential = (train_block(convnet, TRAIN, TEST, RATES, recipe(), engine=e) for e in ("auto", "sequential"))
-    assert [without_time(history) for history in auto] == [without_time(history) for history in sequential]
 
 
 def test_a_stack_is_the_same_whatever_of_it_is_stored() -> None:

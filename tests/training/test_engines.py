@@ -39,28 +39,13 @@ def test_measuring_memory_leaves_the_network_alone() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in initial.state_dict().items())
 
 
-@pytest.mark.parametrize("runs", [1, 20])
-def test_auto_is_sequential_on_a_cpu(runs: int) -> None:
-    assert engines.choose_engine("auto", network(), BATCH, runs, 1e12) == ("sequential", 1)
-
-
-@pytest.mark.parametrize(
-    ("fit", "runs", "chosen"), [(7, 20, ("stacked", 7)), (7, 5, ("stacked", 5)), (1, 20, ("sequential", 1))]
-)
-def test_auto_stacks_on_a_gpu_what_fits(fit: int, runs: int, chosen: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`meta` stands for a GPU: the rule asks for no number of it."""
-    monkeypatch.setattr(engines, "training_bytes", lambda initial, batch: 100)
-    batch = tuple(tensor.to("meta") for tensor in BATCH)
-    assert engines.choose_engine("auto", network(), batch, runs, 100 * fit + 99) == chosen
-    assert engines.choose_engine("auto", network(), batch, 1, 1e12) == ("sequential", 1)
-
-
 def test_a_stack_that_is_asked_for_holds_what_fits_and_at_least_one() -> None:
     one = engines.training_bytes(network(), BATCH)
-    assert engines.choose_engine("stacked", network(), BATCH, 20, 10 * one) == ("stacked", 10)
-    assert engines.choose_engine("stacked", network(), BATCH, 20, 1) == ("stacked", 1)
+    assert engines.at_once("stacked", network(), BATCH, 20, 10 * one) == 10
+    assert engines.at_once("stacked", network(), BATCH, 20, 1) == 1
+    assert engines.at_once("sequential", network(), BATCH, 20, 1e12) == 1
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(ValueError, match="'fast' is unknown; choose one of auto, sequential, stacked"):
-        engines.choose_engine("fast", network(), BATCH, 2, 1e9)
+    with pytest.raises(ValueError, match="'fast' is unknown; choose one of sequential, stacked"):
+        engines.at_once("fast", network(), BATCH, 2, 1e9)
