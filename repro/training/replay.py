@@ -1,4 +1,4 @@
-"""A training step as a CUDA graph: one launch in place of hundreds, which take longer than their work at small batches."""
+"""A training step as a CUDA graph: one launch in place of hundreds, which outlast their work at small batches."""
 
 from __future__ import annotations
 
