@@ -149,3 +149,14 @@ def dense_residual(model, x, y, *, names=None, weight=None) -> Tensor:  # -> [P,
 def _weights(x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:  # -> [N], sum 1
     w = x.new_ones(len(x)) if weight is None else weight[y]
     return w / w.sum()
+
+
+def problem(
+    counts: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 0
+) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    """A network of four classes with batch norm in eval mode, and batches in which the classes are mixed."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4)).to(dtype).eval()
+    y = torch.repeat_interleave(torch.arange(4), torch.tensor(counts))[torch.randperm(sum(counts))]
+    x = torch.randn(len(y), 5, dtype=dtype) + 2 * nn.functional.one_hot(y, 5)
+    return model, list(zip(x.split(5), y.split(5)))

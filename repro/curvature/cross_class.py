@@ -43,7 +43,7 @@ class ClassStructure(NamedTuple):
 
     def class_means(self) -> Tensor:  # -> [C, P]
         """The class means g_c; zero for a class without weight."""
-        return inverse_root(_class_weights(self.weights))[:, None] * self.rows.diagonal().T
+        return inverse_root(class_totals(self.weights))[:, None] * self.rows.diagonal().T
 
     @property
     def cross_part(self) -> LowRank:
@@ -137,16 +137,46 @@ class ClassGram(NamedTuple):
             gram = self.rows[chosen][:, chosen]
         return torch.linalg.eigvalsh(gram).flip(0)[:rank].clamp(min=0)
 
+    def eigenvalues_of_sum(self) -> Tensor:  # -> [C (C − 1)]
+        """The eigenvalues of G_class + G_cross + G_{c=c'}, in decreasing order.
+
+        Class c's column of G_{c=c'} is parallel to that of G_class, so both are one longer column; the companion's is
+        not.
+        """
+        C = len(self.weights)
+        own = self.rows[:: C + 1, :: C + 1].diagonal()
+        stretch = torch.where(own > 0, 1 + self.same.diagonal() / own, 1).sqrt()
+        scale = torch.ones_like(self.weights).diagonal_scatter(stretch).flatten()
+        return torch.linalg.eigvalsh(scale[:, None] * self.rows * scale).flip(0)[: C * (C - 1)].clamp(min=0)
+
+    def orthonormal(self, part: SpannedPart, precision: float) -> Tensor:  # -> [C², rank]
+        """Coefficients with which the rows make up orthonormal vectors that span the class or the cross part.
+
+        The rows are brought to the same length first: one of a class that is nearly certain is as much of the span.
+        The same part has the span of the class part.
+
+        Args:
+            precision: of the network's arithmetic, relative to one; directions hardly longer count as rounding.
+        """
+        C = len(self.weights)
+        own = torch.eye(C, dtype=torch.bool, device=self.rows.device).flatten()
+        chosen, rank = (~own, C * (C - 2)) if part == "cross" else (own, C)
+        scale = inverse_root(torch.where(chosen, self.rows.diagonal(), 0))
+        values, vectors = torch.linalg.eigh(scale[:, None] * self.rows * scale)
+        values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
+        kept = values > max(100 * precision, 1e-7) ** 2
+        return scale[:, None] * vectors[:, kept] / values[kept].sqrt()
+
     def class_means(self) -> Tensor:  # [C, C]
         """Inner products of the class means g_c alone, which take no memory beside the result."""
-        C, scale = len(self.weights), inverse_root(_class_weights(self.weights))
+        C, scale = len(self.weights), inverse_root(class_totals(self.weights))
         return scale[:, None] * self.rows[:: C + 1, :: C + 1] * scale
 
     def means(self) -> Tensor:  # [C², C²]
         """Inner products of the means themselves: of g_c at (c, c) and of g_{c,c'} at (c, c')."""
         C = len(self.weights)
         own = torch.eye(C, dtype=torch.bool, device=self.weights.device)
-        scale = inverse_root(torch.where(own, _class_weights(self.weights)[:, None], self.weights)).flatten()
+        scale = inverse_root(torch.where(own, class_totals(self.weights)[:, None], self.weights)).flatten()
         gram = (scale[:, None] * self.rows * scale).view(C, C, C * C)
         for _ in range(2):  # g_{c,c'} = (g_{c,c'} − g_c) + g_c, for the rows, then for the columns
             gram = gram + gram.diagonal().T[:, None] * ~own[:, :, None]
@@ -212,11 +242,13 @@ def inverse_root(w: Tensor) -> Tensor:
 
 def _inner_products(A: Tensor, B: Tensor) -> Tensor:  # [K, P], [L, P] -> [K, L]
     """A B^T, added up in float64 over pieces: over millions of parameters a float32 sum keeps only four digits."""
-    pieces = zip(A.split(PIECE, dim=1), B.split(PIECE, dim=1))
-    return torch.stack([(a @ b.T).double() for a, b in pieces]).sum(dim=0)
+    total = torch.zeros(len(A), len(B), dtype=torch.float64, device=A.device)
+    for a, b in zip(A.split(PIECE, dim=1), B.split(PIECE, dim=1)):
+        total += a @ b.T
+    return total
 
 
-def _class_weights(weights: Tensor) -> Tensor:  # [C, C] -> [C]
+def class_totals(weights: Tensor) -> Tensor:  # [C, C] -> [C]
     """w_c = Σ_{c'≠c} w_{c,c'}, not as a difference with w_{c,c}, which dominates at a fit."""
     return (weights - weights.diagonal().diag()).sum(dim=1)
 
@@ -227,7 +259,7 @@ def _center(weights: Tensor, sums: Tensor) -> Tensor:  # [C, C], [C, C, P] in pl
     sums[c, c] must hold minus the sum over c' ≠ c. For the paper's weights it is that by itself (Σ_{c'} p g = 0), and
     more accurately than added up: the terms of the sum cancel where p_c is small.
     """
-    class_weights = _class_weights(weights)
+    class_weights = class_totals(weights)
     scale, class_scale = inverse_root(weights), inverse_root(class_weights)
     for c in range(len(weights)):
         class_row = -class_scale[c] * sums[c, c]  # √w_c g_c

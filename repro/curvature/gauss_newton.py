@@ -28,3 +28,35 @@ class GaussNewton(RiskOperator):
         """J v first, then (diag(p) − p p^T) times it, then J^T of that: all from the graph of J^T u and the logits."""
         p = recorded.logits.detach().softmax(dim=1)  # [B, C]
         derivatives.add_pull_back(recorded, self.weights(y) * curvature(p, derivatives.tangent(recorded)))
+
+    def tangents(self, V: Tensor) -> Tensor:  # [P, K] -> [K, N, C]
+        """J_i v of each example i, in the order of the data, and each column v."""
+        derivatives = self._ready(V)
+        rows, classes = V.detach().T.contiguous(), self.probabilities.shape[1]
+        unused = torch.empty_like(rows[0])
+        found = []
+        with derivatives.active():
+            for i, (_, y) in enumerate(self.data):
+                recorded = self._recorded(derivatives, i)
+                of_batch = rows.new_zeros(len(rows), len(y), classes)
+                for v, Jv in zip(rows, of_batch):
+                    with derivatives.along(v, unused, first=False):
+                        if recorded is not None:
+                            Jv.copy_(derivatives.tangent(recorded))
+                found.append(of_batch)
+        return torch.cat(found, dim=1)
+
+    def pull_back(self, W: Tensor) -> Tensor:  # [K, N, C] -> [P, K]
+        """Σ_i J_i^T w_i for each of K."""
+        out = W.new_empty(len(W), self.dim)
+        derivatives = self._ready(out.T)
+        with derivatives.active():
+            begin = 0
+            for i, (_, y) in enumerate(self.data):
+                recorded = self._recorded(derivatives, i)
+                for w, row in zip(W[:, begin : begin + len(y)], out):
+                    with derivatives.along(row, row, first=i == 0):
+                        if recorded is not None:
+                            derivatives.add_pull_back(recorded, w)
+                begin += len(y)
+        return self._finite(out).T

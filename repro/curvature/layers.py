@@ -53,6 +53,11 @@ def layer_names(model: nn.Module, x: Tensor) -> list[str]:
     return list(capture(model, x[:1], names, bias=False, errors=False).h)
 
 
+def layer_weights(model: nn.Module, layers: Sequence[str]) -> list[Tensor]:  # [O, ...] each
+    """The weights of the layers."""
+    return [unwrapped(model).get_parameter(f"{name}.weight") for name in layers]
+
+
 def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, errors: bool = True) -> Captured:
     """Features and errors of `layers` on the inputs `x`: one forward pass, and C backward passes that share it.
 
@@ -268,6 +273,16 @@ class LayerSamples(NamedTuple):
     y: Tensor  # [B]
 
 
+class LayerBytes(NamedTuple):
+    """What one layer takes in memory."""
+
+    name: str
+    samples: float  # of all examples, as `list(stream)` holds them
+    features_moment: int  # of a D x D matrix in float64
+    errors_moment: int  # O x O
+    weight: int  # O x D
+
+
 class LayerStream:
     """The samples of one layer, batch by batch, captured anew each time they are iterated over.
 
@@ -277,6 +292,13 @@ class LayerStream:
     def __init__(self, model: nn.Module, data: Batches, layer: str):
         self.model, self.data, self.layer = unwrapped(model), batch_list(data), layer
         check_errors(self.model, self.data, [layer])
+
+    def nbytes(self) -> LayerBytes:
+        """What the layer takes, from its first batch."""
+        first = next(iter(self))
+        samples = sum(tensor.nbytes for tensor in first) / len(first.h) * sum(len(y) for _, y in self.data)
+        D, O = first.h.shape[-1], first.delta.shape[-1]
+        return LayerBytes(self.layer, samples, 8 * D * D, 8 * O * O, 8 * O * D)
 
     def __iter__(self) -> Iterator[LayerSamples]:
         for x, y in checked_batches(self.model, self.data):

@@ -49,6 +49,8 @@ class RiskOperator(LinearOperator):
     Attributes:
         parameters: the layout of the vectors [P].
         loss: value of the risk at θ, weight decay included.
+        probabilities: [N, C], softmax of the logits of every example; labels: [N].
+        mass: [C, C], probabilities added up by class and divided by N: the weights w_{c,c'} of the class structure.
         kept_bytes: memory that the graphs kept between products take, estimated from the first batch's.
 
     Raises:
@@ -100,32 +102,21 @@ class RiskOperator(LinearOperator):
 
     def origin(self) -> Origin:
         """By which a class structure of the same network and data is recognised."""
-        return origin_of(self.parameters.names, self._state, self._counts, self._mass)
+        return origin_of(self.parameters.names, self._state, self._counts, self.mass)
 
     def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
-        if V.shape[0] != self.dim or (V.dtype, V.device) != (self.dtype, self.device):
-            raise ValueError(
-                f"cannot multiply {V.dtype} {list(V.shape)} on {V.device} by this operator,"
-                f" which is {self.dtype} [{self.dim}, {self.dim}] on {self.device}"
-            )
-        checks.check_deterministic(self.model)
-        if self._derivatives is None:
-            self._derivatives = self._proved()
+        derivatives = self._ready(V)
         rows = V.detach().T.contiguous()  # one vector a row, so that its pieces are contiguous
         out, depends = torch.empty_like(rows), False
-        with self._derivatives.active():
+        with derivatives.active():
             for i, (_, y) in enumerate(self.data):
-                recorded = self._kept[i] if i in self._kept else self._record(self._derivatives, i)
+                recorded = self._recorded(derivatives, i)
                 depends |= recorded is not None
                 for v, row in zip(rows, out):
-                    with self._derivatives.along(v, row, first=i == 0):
+                    with derivatives.along(v, row, first=i == 0):
                         if recorded is not None:
-                            self.add_product(self._derivatives, recorded, y)
-        if not math.isfinite(float(out.sum())):
-            raise ValueError(
-                f"a product with {type(self).__name__} is not finite: look for a root, norm, logarithm or quotient that"
-                " the network takes at zero, and for vectors that are not finite"
-            )
+                            self.add_product(derivatives, recorded, y)
+        self._finite(out)
         if not depends:
             raise ValueError(f"the model's output depends on none of the parameters {self.parameters.names}")
         return out.add_(rows, alpha=self.decay).T if self.decay else out.T
@@ -152,6 +143,30 @@ class RiskOperator(LinearOperator):
         weights = 1.0 if self.class_weights is None else self.class_weights[y][:, None]
         return weights / self._total_weight
 
+    def _ready(self, V: Tensor) -> Derivatives:  # [P, K]
+        """How to multiply, proved; vectors that do not fit are refused."""
+        if V.shape[0] != self.dim or (V.dtype, V.device) != (self.dtype, self.device):
+            raise ValueError(
+                f"cannot multiply {V.dtype} {list(V.shape)} on {V.device} by this operator,"
+                f" which is {self.dtype} [{self.dim}, {self.dim}] on {self.device}"
+            )
+        checks.check_deterministic(self.model)
+        if self._derivatives is None:
+            self._derivatives = self._proved()
+        return self._derivatives
+
+    def _recorded(self, derivatives: Derivatives, i: int) -> Recorded | None:
+        """The graph of batch i, kept or built."""
+        return self._kept[i] if i in self._kept else self._record(derivatives, i)
+
+    def _finite(self, out: Tensor) -> Tensor:
+        if not math.isfinite(float(out.sum())):
+            raise ValueError(
+                f"a product with {type(self).__name__} is not finite: look for a root, norm, logarithm or quotient that"
+                " the network takes at zero, and for vectors that are not finite"
+            )
+        return out
+
     def _plain(self) -> DoubleBackward:
         return DoubleBackward(self.model, self.parameters, self._state)
 
@@ -167,7 +182,8 @@ class RiskOperator(LinearOperator):
     def _examine(self, like: Tensor) -> float:
         """Pass over the data once: check it, add up the weights of the examples, return the risk."""
         total, weight, examples = 0.0, 0.0, sum(len(y) for _, y in self.data)
-        self._counts, self._mass = like.new_zeros((), dtype=torch.int64), like.new_zeros(())
+        self._counts, self.mass = like.new_zeros((), dtype=torch.int64), like.new_zeros(())
+        probabilities = []
         for i, (x, y) in enumerate(self.data):
             checks.check_batch(x, y, like)
             self.data[i] = x, y = x, y.long()
@@ -181,12 +197,14 @@ class RiskOperator(LinearOperator):
             weight += float(own.sum(dtype=torch.float64))
             labels = one_hot(y, logits.shape[1])  # [B, C]
             self._counts = self._counts + labels.sum(dim=0)
-            self._mass = self._mass + labels.to(like).T @ logits.softmax(dim=1) / examples
+            probabilities.append(logits.softmax(dim=1))
+            self.mass = self.mass + labels.to(like).T @ probabilities[-1] / examples
         if weight == 0:
             raise ValueError(
                 "class_weights are zero for every class that occurs: the mean over examples is not defined"
             )
         self._total_weight = weight
+        self.probabilities, self.labels = torch.cat(probabilities), torch.cat([y for _, y in self.data])
         checks.check_loss(total)
         chosen = (self._state[name] for name in self.parameters.names)
         decay = self.weight_decay / 2 * sum(float(tensor.square().sum()) for tensor in chosen)

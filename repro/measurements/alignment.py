@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.curvature.cross_class import SPANNED_PARTS, ClassStructure, class_structure, companion_structure
+from repro.curvature.class_parts import ClassParts
+from repro.curvature.cross_class import SPANNED_PARTS, ClassGram
 from repro.curvature.exact import exact_spectrum
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian
+from repro.curvature.many_classes import class_gram
 from repro.linalg.eigenpairs import Eigenpairs, top_eigenpairs
 from repro.linalg.operator import LinearOperator
-from repro.measurements.settings import EXACT_LIMIT, check_count
+from repro.measurements.settings import EXACT_LIMIT, Memory, MemorySettings, check_count, vector_bytes
 from repro.spectra.exact import PARTS, ExactSpectrum
 
 if TYPE_CHECKING:
@@ -26,23 +28,32 @@ VERSION = 2
 
 
 @dataclass
-class EigenpairSettings:
+class EigenpairSettings(MemorySettings):
     """How leading eigenpairs are found; see `repro.linalg.eigenpairs.top_eigenpairs`."""
 
     tolerance: float = 1e-2  # relative residual at which an eigenpair counts as converged (ours)
     max_products: int | None = None  # at most so many products with each matrix; None: 120, or 4 C where that is more
-    basis_bytes: float = 8e9  # memory of the Lanczos basis (ours)
-    graph_bytes: float = 4e9  # memory for the graphs that the matrix keeps between its products (ours)
     seed: int = 0  # of the starting vector (ours)
 
-    def largest(self, A: LinearOperator, k: int, *, classes: int) -> Eigenpairs:
+    def products(self, classes: int) -> int:
+        """At most so many with each matrix."""
+        return max(120, 4 * classes) if self.max_products is None else self.max_products
+
+    def memory(self, network: Network, k: int, *, held: int = 0) -> Memory:
+        """How the memory is divided while k eigenpairs are found and `held` vectors are there."""
+        vector = vector_bytes(network)
+        return self.lanczos_memory(
+            vector, steps=self.products(network.classes), pairs=k, held=held, matrix="Hess and G"
+        )
+
+    def largest(self, A: LinearOperator, k: int, *, classes: int, memory: Memory) -> Eigenpairs:
         """The k algebraically largest eigenpairs of A."""
         return top_eigenpairs(
             A,
             min(k, A.dim),
             tolerance=self.tolerance,
-            max_products=max(120, 4 * classes) if self.max_products is None else self.max_products,
-            memory_budget=int(self.basis_bytes),
+            max_products=self.products(classes),
+            memory_budget=memory.basis,
             seed=self.seed,
             by="largest",
         )
@@ -56,7 +67,6 @@ class Settings(EigenpairSettings):
     exact_limit: int = (
         EXACT_LIMIT  # examples times classes up to which G is taken by its exact spectrum; 0: never (ours)
     )
-    exact_bytes: float = 8e9  # memory of the exact spectrum, 24 (N C)^2 at least (ours)
 
     def __post_init__(self) -> None:
         check_count("eigenvectors", self.eigenvectors, least=1)
@@ -80,31 +90,44 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         dim: P; a random vector overlaps with C directions by C / P.
     """
     network.check_every_class()
-    data, C, graphs = network.batches(), network.classes, int(settings.graph_bytes)
-    G, H = (kind(network.model, data, memory_budget=graphs) for kind in (GaussNewton, Hessian))
-    structure = class_structure(network.model, data)
-    bases = {part: structure.basis(part) for part in ("class", "cross")}  # type: ignore[arg-type]
-    arrays: dict[str, np.ndarray] = {"dim": np.array(G.dim)}
-    top: dict[str, Tensor] = {}
-    exact = len(network.train.labels) * C <= settings.exact_limit
+    model, data, C = network.model, network.batches(), network.classes
     count = 2 * C if settings.eigenvectors is None else settings.eigenvectors
-    for name, A in (("hessian", H), ("gauss_newton", G)):
+    means, memory = settings.means_bytes(network), settings.memory(network, count, held=C)
+    for_exact = int(settings.memory_bytes) - 2 * C * vector_bytes(network)  # beside the leading C of both matrices
+    gram = class_gram(model, data, memory_budget=means)
+    companion = class_gram(model, data, memory_budget=means, companion=True)
+    arrays = {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS[:2]}
+    arrays["companion_class_part"] = companion.eigenvalues("class").cpu().numpy()
+    exact = len(network.train.labels) * C <= settings.exact_limit
+    top: dict[str, Tensor] = {}
+    for name, kind in (("hessian", Hessian), ("gauss_newton", GaussNewton)):
         by_exact = exact and name == "gauss_newton"
-        pairs = settings.largest(A, min(count, C) if by_exact else count, classes=C)
-        top[name] = pairs.vectors[:, :C]
+        A = kind(model, data, memory_budget=memory.graphs)
+        pairs = settings.largest(A, min(count, C) if by_exact else count, classes=C, memory=memory)
+        top[name], dim = pairs.vectors[:, :C].clone(), A.dim
+        del A  # its graphs go before those of the next matrix are made
         if by_exact:
-            spectrum = exact_spectrum(network.model, data, knockouts=(), memory_budget=int(settings.exact_bytes))
-            arrays |= {f"{name}_{key}": value for key, value in _from_exact(spectrum, count).items()}
-            continue
-        found = {field: getattr(pairs, field) for field in ("eigenvalues", "residuals", "converged")}
-        found |= {f"share_{part}": share for part, share in shares(pairs, G, structure).items()}
-        found |= {f"overlap_{part}": overlaps(pairs.vectors, B) for part, B in bases.items()}
-        found["class_cosines"] = principal_cosines(top[name], bases["class"])
-        arrays |= {f"{name}_{key}": value.cpu().numpy() for key, value in found.items()}
-    arrays["hessian_gauss_newton_cosines"] = principal_cosines(top["hessian"], top["gauss_newton"]).cpu().numpy()
-    gram, companion = structure.gram(), companion_structure(network.model, data).gram()
-    arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in ("class", "cross")}  # type: ignore[arg-type]
-    return arrays | {"companion_class_part": companion.eigenvalues("class").cpu().numpy()}
+            del pairs
+            spectrum = exact_spectrum(model, data, knockouts=(), memory_budget=for_exact)
+            found = _from_exact(spectrum, count)
+        else:
+            found = described(pairs, GaussNewton(model, data, memory_budget=memory.graphs), gram)
+            del pairs
+        arrays |= {f"{name}_{key}": value for key, value in found.items()}
+    arrays["hessian_gauss_newton_cosines"] = cosines(top["hessian"].T @ top["gauss_newton"]).cpu().numpy()
+    return arrays | {"dim": np.array(dim)}
+
+
+def described(pairs: Eigenpairs, G: GaussNewton, gram: ClassGram) -> dict[str, np.ndarray]:
+    """What `measure` returns of one matrix, of its largest eigenpairs."""
+    parts, C, precision = ClassParts(G), len(gram.weights), torch.finfo(G.dtype).eps
+    found = {field: getattr(pairs, field) for field in ("eigenvalues", "residuals", "converged")}
+    found |= {f"share_{part}": share for part, share in shares(pairs, parts).items()}
+    rows = parts.coordinates(pairs.vectors)
+    for part in SPANNED_PARTS[:2]:
+        found[f"overlap_{part}"] = (gram.orthonormal(part, precision).T @ rows).square().sum(dim=0)
+    found["class_cosines"] = cosines(gram.orthonormal("class", precision).T @ rows[:, :C])
+    return {key: value.cpu().numpy() for key, value in found.items()}
 
 
 def _from_exact(spectrum: ExactSpectrum, count: int) -> dict[str, np.ndarray]:
@@ -116,31 +139,18 @@ def _from_exact(spectrum: ExactSpectrum, count: int) -> dict[str, np.ndarray]:
     return found | {"share_residual": np.zeros(len(values)), "class_cosines": spectrum.arrays["class_cosines"]}
 
 
-def shares(pairs: Eigenpairs, G: LinearOperator, structure: ClassStructure) -> dict[str, Tensor]:  # [K] each
+def shares(pairs: Eigenpairs, parts: ClassParts) -> dict[str, Tensor]:  # [K] each
     """u^T part u / λ of each eigenvector u: what each part of G, and E = λ − G, contributes to its eigenvalue."""
-    U = pairs.vectors
-    parts = spanned_contributions(structure, U)
-    whole = quadratic(G, U)
-    parts["within"] = whole - torch.stack(list(parts.values())).sum(dim=0)
-    parts["residual"] = pairs.eigenvalues - whole
-    return {name: value / pairs.eigenvalues for name, value in parts.items()}
+    found = parts.contributions(pairs.vectors)
+    whole = found.pop("whole")
+    found["within"] = whole - torch.stack(list(found.values())).sum(dim=0)
+    found["residual"] = pairs.eigenvalues - whole
+    return {name: value / pairs.eigenvalues for name, value in found.items()}
 
 
-def spanned_contributions(structure: ClassStructure, U: Tensor) -> dict[str, Tensor]:  # [P, K] -> [K] each
-    """u^T part u of each column, for the parts that class and cross-class means span: no product with G."""
-    return {part: quadratic(structure.part(part), U) for part in SPANNED_PARTS}
+def cosines(inner: Tensor) -> Tensor:  # [K, L] -> [min(K, L)]
+    """Cosines of the principal angles between two spans, the largest first, from inner products of orthonormal bases.
 
-
-def overlaps(U: Tensor, B: Tensor) -> Tensor:  # [P, K], [P, L] orthonormal -> [K]
-    """Squared length of the projection of each column of U onto the span of B."""
-    return (B.T @ U).square().sum(dim=0)
-
-
-def quadratic(A: LinearOperator, U: Tensor) -> Tensor:  # [P, K] -> [K]
-    """u^T A u of each column."""
-    return ((A @ U) * U).sum(dim=0)
-
-
-def principal_cosines(A: Tensor, B: Tensor) -> Tensor:  # [P, K], [P, L], orthonormal -> [min(K, L)]
-    """Cosines of the principal angles between two spans, the largest first (Golub & Van Loan 2013, Section 6.4.3)."""
-    return torch.linalg.svdvals(A.T @ B).clamp(max=1)
+    See Golub & Van Loan 2013, Section 6.4.3.
+    """
+    return torch.linalg.svdvals(inner).clamp(max=1)

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from repro.curvature.cross_class import class_structure
+from repro.curvature.class_parts import ClassParts
+from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.gauss_newton import GaussNewton
-from repro.measurements.alignment import EigenpairSettings, overlaps, principal_cosines, spanned_contributions
+from repro.curvature.many_classes import class_gram
+from repro.measurements.alignment import EigenpairSettings, cosines
 from repro.measurements.dynamics import spread_epochs, stacked
 from repro.measurements.settings import check_count
 
@@ -48,20 +51,19 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """
     network.check_every_class()
     chosen, C = spread_epochs(network, settings.epochs), network.classes
+    means, memory = settings.means_bytes(network), settings.memory(network, C - 1)
     rows: list[dict[str, np.ndarray]] = []
     for epoch in chosen:
         model, data = network.at_epoch(epoch), network.batches()
-        G = GaussNewton(model, data, memory_budget=int(settings.graph_bytes))
-        structure = class_structure(model, data)
-        pairs = settings.largest(G, C - 1, classes=C)
-        basis = structure.basis("class")
+        gram = class_gram(model, data, memory_budget=means)
+        G = GaussNewton(model, data, memory_budget=memory.graphs)
+        pairs, parts = settings.largest(G, C - 1, classes=C, memory=memory), ClassParts(G)
+        seen = gram.orthonormal("class", torch.finfo(G.dtype).eps).T @ parts.coordinates(pairs.vectors)
         found = {field: getattr(pairs, field) for field in ("eigenvalues", "residuals", "converged")}
-        found |= {
-            f"share_{part}": value / pairs.eigenvalues
-            for part, value in spanned_contributions(structure, pairs.vectors).items()
-        }
-        found["overlap_class"] = overlaps(pairs.vectors, basis)
-        found["class_cosines"] = principal_cosines(pairs.vectors, basis)
+        contributions = parts.contributions(pairs.vectors)
+        found |= {f"share_{part}": contributions[part] / pairs.eigenvalues for part in SPANNED_PARTS}
+        found["overlap_class"] = seen.square().sum(dim=0)
+        found["class_cosines"] = cosines(seen)
         rows.append({key: value.cpu().numpy() for key, value in found.items()})
     arrays = {name: stacked([row[name] for row in rows]) for name in rows[0]}
     return arrays | {"epochs": np.array(chosen), "dim": np.array(G.dim)}

@@ -9,6 +9,7 @@ import numpy as np
 
 from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.many_classes import class_gram
+from repro.measurements.settings import MemorySettings
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -18,12 +19,9 @@ VERSION = 1
 
 
 @dataclass
-class Settings:
-    """What may be held in memory, and what is stored."""
+class Settings(MemorySettings):
+    """What may be held in memory (CIFAR100: of 10 000 means of 28 million parameters), and what is stored."""
 
-    # Memory of the C² means; where they do not fit their inner products are taken layer by layer (ours; CIFAR100:
-    # 10 000 means of 28 million parameters)
-    means_bytes: float = 8e9
     # Where the C² means are more than so many their C⁴ inner products are not stored, only those of the C class means
     # alone (ours; CIFAR100: 0.8 GB each time)
     stored_means: int = 2500
@@ -43,10 +41,9 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """
     network.check_every_class()
     arrays: dict[str, np.ndarray] = {}
+    budget = settings.means_bytes(network)
     for prefix in ("", "companion_"):
-        gram = class_gram(
-            network.model, network.batches(), memory_budget=int(settings.means_bytes), companion=bool(prefix)
-        )
+        gram = class_gram(network.model, network.batches(), memory_budget=budget, companion=bool(prefix))
         arrays[f"{prefix}class_means"] = gram.class_means().cpu().numpy()
         if len(gram.rows) <= settings.stored_means:
             arrays[f"{prefix}means"] = gram.means().cpu().numpy()

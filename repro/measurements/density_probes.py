@@ -38,7 +38,8 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         plain_nodes, plain_weights [probes, M]: of FastLanczos (Algorithm 2), nothing deflated.
         deflated_nodes, _weights [probes, M], _eigenvalues, _residuals, _converged [k], _dim: see `spectrum`.
     """
-    hessian = Hessian(network.model, network.batches(), memory_budget=int(settings.graph_bytes))
-    found = settings.estimate(hessian, outliers=settings.outliers, classes=network.classes)
+    memory = settings.memory(network, outliers=settings.outliers, matrix="Hess")
+    hessian = Hessian(network.model, network.batches(), memory_budget=memory.graphs)
+    found = settings.estimate(hessian, outliers=settings.outliers, classes=network.classes, memory=memory)
     nodes, weights = quadrature(hessian, found.steps, settings.probes, settings.seed)
     return {"plain_nodes": nodes, "plain_weights": weights} | found.arrays("deflated")

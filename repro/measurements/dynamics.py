@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from repro.curvature.cross_class import SPANNED_PARTS, class_structure
+from repro.curvature.class_parts import ClassParts
+from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.gauss_newton import GaussNewton
+from repro.curvature.many_classes import class_gram
 from repro.measurements.settings import LanczosSettings, check_count
 from repro.spectra.record import Spectrum, stack
 
@@ -50,15 +52,16 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """
     network.check_every_class()
     chosen, C = spread_epochs(network, settings.epochs), network.classes
+    means, memory = settings.means_bytes(network), settings.memory(network, outliers=None, matrix="G")
     rows: list[dict[str, np.ndarray]] = []
     spectra: dict[str, list[Spectrum]] = {"gauss_newton": [], "within": []}
     for epoch in chosen:
         model, data = network.at_epoch(epoch), network.batches()
-        G = GaussNewton(model, data, memory_budget=int(settings.graph_bytes))
-        structure = class_structure(model, data)
-        spectra["gauss_newton"].append(settings.estimate(G, outliers=None, classes=C))
-        spectra["within"].append(settings.estimate(structure.within_part(G), outliers=0, classes=C))
-        gram = structure.gram()
+        gram = class_gram(model, data, memory_budget=means)
+        G = GaussNewton(model, data, memory_budget=memory.graphs)
+        spectra["gauss_newton"].append(settings.estimate(G, outliers=None, classes=C, memory=memory))
+        within = ClassParts(G).without(SPANNED_PARTS)
+        spectra["within"].append(settings.estimate(within, outliers=0, classes=C, memory=memory))
         row = {"loss": np.array(G.loss)} | {
             f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS
         }

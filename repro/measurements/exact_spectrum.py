@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.curvature.exact import exact_spectrum
+from repro.curvature.exact import dense_memory, exact_spectrum
 from repro.measurements.dynamics import spread_epochs
-from repro.measurements.settings import EXACT_LIMIT, check_count
+from repro.measurements.settings import EXACT_LIMIT, MemorySettings, check_count, vector_bytes
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -24,13 +24,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Settings:
+class Settings(MemorySettings):
     """Up to which size, in how much memory, and at which checkpoints."""
 
     # Examples times classes N C above which nothing is computed, and figures are drawn from Lanczos instead: time grows
     # with (N C)^3, a minute of a core at 5000; a GPU does 20 000 (ours)
     limit: int = EXACT_LIMIT
-    memory_bytes: float = 8e9  # 24 (N C)^2 bytes are needed at least (ours)
     # At how many of the checkpoints, evenly spread over those kept, the last network among them (ours)
     epochs: int = 5
     test_per_class: int = 10  # the first so many examples of each class of the test set, measured too; 0: none (ours)
@@ -63,6 +62,10 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         return {"too_large": np.array(N * C)}
     network.check_every_class()
     budget = int(settings.memory_bytes)
+    size = min(N * (C - 1), sum(parameter.numel() for parameter in network.model.parameters()))
+    least = dense_memory(size, C, network.train.images.device)
+    most = min(settings.memory_bytes, least + size * vector_bytes(network))
+    settings.announce(f"G from a {size} x {size} matrix", max(most, least), least)
     arrays = exact_spectrum(network.model, network.batches(), memory_budget=budget).arrays
     epochs = spread_epochs(network, settings.epochs) if network.epochs and settings.epochs > 1 else network.epochs[-1:]
     for epoch in epochs[:-1]:

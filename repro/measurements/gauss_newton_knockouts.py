@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 
-from repro.curvature.cross_class import SPANNED_PARTS, ClassStructure, Knockout, class_structure
+from repro.curvature.class_parts import ClassParts
+from repro.curvature.cross_class import SPANNED_PARTS, ClassGram, Knockout, SpannedPart, class_structure
 from repro.curvature.gauss_newton import GaussNewton
-from repro.linalg.operator import LowRank
+from repro.curvature.many_classes import class_gram
+from repro.linalg.operator import LinearOperator, Projected
 from repro.measurements.settings import LanczosSettings, check_choice, check_count
 from repro.spectra.record import Spectrum
 
@@ -51,29 +52,30 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """
     network.check_every_class()
     data, C = network.batches(), network.classes
-    G = GaussNewton(network.model, data, memory_budget=int(settings.graph_bytes))
-    structure = class_structure(network.model, data)
-    full = settings.estimate(G, outliers=settings.outliers, classes=C)
-    arrays = full.arrays("full")
+    gram = class_gram(network.model, data, memory_budget=settings.means_bytes(network))
+    arrays = {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
+    means = 3 * C**2 if settings.knockout == "projection" else 0  # the means, and their bases while they are made
+    memory = settings.memory(network, outliers=settings.outliers, held=means, matrix="G and its knockouts")
+    G = GaussNewton(network.model, data, memory_budget=memory.graphs)
+    full = settings.estimate(G, outliers=settings.outliers, classes=C, memory=memory)
+    arrays |= full.arrays("full")
     for part in SPANNED_PARTS:
-        rest = structure.knockout(G, part, how=settings.knockout)  # type: ignore[arg-type]
-        arrays |= settings.estimate(rest, outliers=settings.outliers, classes=C).arrays(part)
+        rest = projected(G, network, part) if means else ClassParts(G).without([part])
+        arrays |= settings.estimate(rest, outliers=settings.outliers, classes=C, memory=memory).arrays(part)
     k = C if settings.outliers is None else settings.outliers
-    arrays |= _without_within(structure, k, full.steps).arrays("within")
-    gram = structure.gram()
-    for part in SPANNED_PARTS:
-        arrays[f"{part}_part"] = gram.eigenvalues(part).cpu().numpy()
+    arrays |= _without_within(gram, k, full.steps, G.dim).arrays("within")
     return arrays | {"mass": gram.weights.cpu().numpy()}
 
 
-def _without_within(structure: ClassStructure, k: int, steps: int) -> Spectrum:
+def projected(G: GaussNewton, network: Network, part: SpannedPart) -> LinearOperator:
+    """G on the complement of a part's span (Definition 3.2); the C² means are held while its basis is made."""
+    return Projected(G, class_structure(network.model, network.batches()).basis(part))
+
+
+def _without_within(gram: ClassGram, k: int, steps: int, P: int) -> Spectrum:
     """The exact spectrum of G − G_within: C (C − 1) eigenvalues of mass 1/P, all others zero.
 
     Padded to `steps` nodes: the smoothing when drawing depends on their number, and be that of the others.
     """
-    low_rank: list[LowRank] = [structure.class_part, structure.cross_part, structure.same_part]
-    columns = torch.cat([part.U * part.weights.sqrt() for part in low_rank], dim=1)  # [P, K]
-    P, C = len(columns), len(structure.weights)
-    rank = min(C * (C - 1), P - 1)
-    found = torch.linalg.eigvalsh((columns.T @ columns).double()).flip(0)[:rank].clamp(min=0)
+    found = gram.eigenvalues_of_sum()[: P - 1]
     return Spectrum.exact(found.cpu().numpy(), k=k, dim=P, length=steps)

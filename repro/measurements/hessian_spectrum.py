@@ -44,10 +44,11 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         <s>_dim: P.
     """
     arrays: dict[str, np.ndarray] = {}
+    memory = settings.memory(network, outliers=settings.outliers, matrix="Hess, G and E")
     for name in settings.spectra or usual_spectra(network):
         split, _, matrix = name.partition("_")
-        A = MATRICES[matrix](network.model, network.batches(split), memory_budget=int(settings.graph_bytes))
-        arrays |= settings.estimate(A, outliers=settings.outliers, classes=network.classes).arrays(name)
+        A = MATRICES[matrix](network.model, network.batches(split), memory_budget=memory.graphs)
+        arrays |= settings.estimate(A, outliers=settings.outliers, classes=network.classes, memory=memory).arrays(name)
     return arrays
 
 

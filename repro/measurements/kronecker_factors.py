@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.kfac import (
@@ -20,7 +20,7 @@ from repro.curvature.kfac import (
     kronecker_factors,
 )
 from repro.curvature.layers import (
-    Batches,
+    LayerBytes,
     LayerGaussNewton,
     LayerSamples,
     LayerStream,
@@ -29,7 +29,7 @@ from repro.curvature.layers import (
 )
 from repro.curvature.moments import Sharing
 from repro.linalg.operator import LinearOperator
-from repro.measurements.settings import LanczosSettings, check_choice, check_count
+from repro.measurements.settings import LanczosSettings, Memory, check_choice, check_count
 from repro.spectra.broadening import wasserstein
 from repro.spectra.record import Spectrum
 
@@ -52,12 +52,23 @@ class Settings(LanczosSettings):
     exact_limit: int = 1500  # parameters up to which G^l and CFAC are formed and diagonalised instead (ours)
     epsilon: float = 1e-5  # distances are taken on the axis ln(λ + epsilon λ_1(G^l)) (ours; Lanczos sees no finer)
     sharing: str = "expand"  # convolutions: "expand" is KFC, "reduce" takes positions for uncorrelated (ours)
-    samples_bytes: float = 4e9  # memory of one layer's samples, beyond which every product recomputes them (ours)
-    basis_bytes: float = 4e9  # memory of the Lanczos basis, M x P numbers; beyond it the run restarts (ours)
 
     def __post_init__(self) -> None:
         check_choice("sharing", self.sharing, Sharing)
         check_count("outliers", self.outliers, least=1)
+
+    def layer_memory(self, layer: LayerBytes, *, keep: bool, classes: int) -> Memory:
+        """How the memory is divided for the spectra of one layer, whose factors and samples are held all the while."""
+        factors = (
+            3 / 2 * classes * (layer.features_moment + layer.errors_moment)
+        )  # in float64, and in the network's own
+        return self.lanczos_memory(
+            layer.weight,
+            steps=self.lanczos_steps(classes),
+            pairs=classes if self.outliers is None else self.outliers,
+            held=(factors + keep * layer.samples) / layer.weight,
+            matrix=f"layer {layer.name}",
+        )
 
 
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
@@ -90,22 +101,29 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     }
     curves = []
     for l in positions:
-        samples, G = layer_matrix(network.model, data, names[l], settings)
-        spectra, curve = measure_layer(samples, G, network.classes, settings)
+        stream = LayerStream(network.model, data, names[l])
+        size = stream.nbytes()
+        keep = size.samples <= settings.memory_bytes / 4
+        memory = settings.layer_memory(size, keep=keep, classes=network.classes)
+        samples, G = layer_matrix(stream, keep=keep, graphs=memory.graphs)
+        spectra, curve = measure_layer(samples, G, network.classes, settings, memory)
         curves.append(curve)
         arrays |= {f"layer{l}_{name}": values for name, values in spectra.items()}
     return arrays | {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
 
 
 def measure_layer(
-    samples: Iterable[LayerSamples], G: LinearOperator, classes: int, settings: Settings
+    samples: Iterable[LayerSamples], G: LinearOperator, classes: int, settings: Settings, memory: Memory
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Spectra of one layer's matrices, and the numbers that are compared over the layers."""
     k = classes if settings.outliers is None else settings.outliers
     factors = kronecker_factors(samples, sharing=settings.sharing)  # type: ignore[arg-type]
     known = {"kfac": kfac_eigenvalues(factors), "ekfac": ekfac_eigenvalues(samples, factors)}
-    matrices = {"exact": G, "cfac": cfac(factors.to(G.dtype)), **{name: Diagonal(known[name]) for name in known}}
-    found = {name: estimate(A, k, classes, settings) for name, A in matrices.items()}
+    found: dict[str, Spectrum] = {}
+    for name in ("exact", *APPROXIMATIONS):  # one matrix after the other: the factors of a wide layer are gigabytes
+        A = G if name == "exact" else cfac(factors.to(G.dtype)) if name == "cfac" else Diagonal(known[name])
+        found[name] = estimate(A, k, classes, settings, memory)
+        del A
     found |= {name: found[name].named(values[:k].cpu().numpy()) for name, values in known.items()}
     spectra: dict[str, np.ndarray] = {}
     for name, of_matrix in found.items():
@@ -117,24 +135,19 @@ def measure_layer(
     return spectra, compare(found, k, settings.epsilon) | {"resolution": np.array(blur), "class_cosines": cosines}
 
 
-def layer_matrix(
-    model: nn.Module, data: Batches, layer: str, settings: Settings
-) -> tuple[Iterable[LayerSamples], LinearOperator]:
-    """The samples of a layer and its G^l: kept if they fit the budget, else streamed and by the whole network."""
-    stream = LayerStream(model, data, layer)
-    first = next(iter(stream))
-    size = sum(tensor.nbytes for tensor in first) / len(first.h) * sum(len(y) for _, y in data)
-    if size <= settings.samples_bytes:
+def layer_matrix(stream: LayerStream, *, keep: bool, graphs: int) -> tuple[Iterable[LayerSamples], LinearOperator]:
+    """The samples of a layer and its G^l: kept, or else streamed and G^l by the whole network, which keeps `graphs`."""
+    if keep:
         samples = list(stream)
         return samples, LayerGaussNewton(samples)
-    own = [f"{layer}.{name}" for name, _ in model.get_submodule(layer).named_parameters()]
-    return stream, GaussNewton(model, data, parameters=own, memory_budget=int(settings.graph_bytes))
+    own = [f"{stream.layer}.{name}" for name, _ in stream.model.get_submodule(stream.layer).named_parameters()]
+    return stream, GaussNewton(stream.model, stream.data, parameters=own, memory_budget=graphs)
 
 
-def estimate(A: LinearOperator, k: int, classes: int, settings: Settings) -> Spectrum:
+def estimate(A: LinearOperator, k: int, classes: int, settings: Settings, memory: Memory) -> Spectrum:
     """The spectrum of A: all eigenvalues of a small matrix, Lanczos quadrature of a large one."""
     if A.dim > settings.exact_limit:
-        return settings.estimate(A, outliers=k, classes=classes)
+        return settings.estimate(A, outliers=k, classes=classes, memory=memory)
     eye = torch.eye(A.dim, dtype=A.dtype, device=A.device)
     dense = torch.cat([A @ columns for columns in eye.split(32, dim=1)], dim=1).double()
     return exactly(torch.linalg.eigvalsh((dense + dense.T) / 2), k)

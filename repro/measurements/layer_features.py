@@ -9,20 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.curvature.layers import layer_names
+from repro.curvature.layers import layer_names, layer_weights
 from repro.curvature.moments import FeatureMoments, Sharing, feature_moments, projected, rest, row_space
 from repro.linalg.dense import eigh
-from repro.measurements.settings import check_choice
+from repro.measurements.settings import MemorySettings, check_choice
 
 if TYPE_CHECKING:
     from repro.network import Network
 
 
 VERSION = 1
+WORK_MATRICES = 6  # of one layer: H, its eigenvectors, a knockout, and what LAPACK takes
 
 
 @dataclass
-class Settings:
+class Settings(MemorySettings):
     """How layers that act at several positions are read."""
 
     # Of convolutions: "expand", every position is a sample; "reduce", over positions the mean of the features and the
@@ -31,6 +32,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_choice("sharing", self.sharing, Sharing)
+
+    def check_memory(self, sizes: list[int]) -> None:
+        """Refuse layers whose second moments, with what diagonalises the largest, take more than the memory."""
+        needed = 8 * (sum(size**2 for size in sizes) + WORK_MATRICES * max(sizes) ** 2)
+        self.announce(f"second moments of {len(sizes)} layers, the largest {max(sizes)} x {max(sizes)}", needed)
 
 
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
@@ -50,6 +56,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     network.check_every_class()
     data = network.batches()
     layers = layer_names(network.model, data[0][0])
+    settings.check_memory([weight[0].numel() for weight in layer_weights(network.model, layers)])
     moments = feature_moments(network.model, data, layers, sharing=settings.sharing)  # type: ignore[arg-type]
     arrays: dict[str, np.ndarray] = {"layers": np.array(list(moments))}
     cosines = [mean_cosines(m.means - m.global_mean).cpu().numpy() for m in moments.values()]

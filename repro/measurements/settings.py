@@ -8,16 +8,24 @@ command line, in an experiment (`measurements.<name>.<setting>`), and in the lib
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, get_args
 
 from repro.linalg.operator import LinearOperator
-from repro.linalg.spectrum import LanczosSpectrum, spectrum
+from repro.linalg.spectrum import spectrum
+from repro.spectra.record import Spectrum
+
+if TYPE_CHECKING:
+    from repro.network import Network
 
 S = TypeVar("S")
+log = logging.getLogger(__name__)
 
 EXACT_LIMIT = 6000  # examples times classes up to which G is taken by its exact spectrum: minutes of two cores (ours)
+PROOF_VECTORS = 16  # vectors [P] that products take to prove themselves; in float64 they are twice as long
+WORK_VECTORS = 6  # those that they and Lanczos take afterwards
 
 
 def make_settings(kind: type[S], given: Mapping[str, Any], measurement: str) -> S:
@@ -46,30 +54,115 @@ def check_choice(name: str, value: str, choices: Any) -> None:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, get_args(choices)))}")
 
 
+class Memory(NamedTuple):
+    """How the memory of a measurement is divided, in bytes."""
+
+    basis: int  # of Lanczos
+    graphs: int  # that a matrix keeps between its products
+
+
 @dataclass
-class LanczosSettings:
+class MemorySettings:
+    """How much memory a measurement may take; a budget decides time, and no result beyond rounding and tolerances."""
+
+    # Of all that is held at a time beside the network, its data and one batch in work: Lanczos basis, eigenvectors,
+    # graphs, class and cross-class means (ours). What does not fit is taken in slices, by restarts, or computed anew
+    memory_bytes: float = 8e9
+
+    def means_bytes(self, network: Network) -> int:
+        """What is left for class and cross-class means; they are taken in slices.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        vector, C = vector_bytes(network), network.classes
+        around = PROOF_VECTORS * vector
+        most = min(around + 5 / 4 * C**2 * vector, self.memory_bytes)
+        self.announce(f"{C}² class and cross-class means, in slices", most, around + 10 * C**2)
+        return int(4 / 5 * (self.memory_bytes - around))  # a fifth to multiply them
+
+    def lanczos_memory(self, vector: int, *, steps: int, pairs: int, held: float = 0, matrix: str = "") -> Memory:
+        """Divide the memory between a Lanczos basis and the graphs of the matrix.
+
+        Args:
+            vector: bytes of one vector [P].
+            steps: rows of the basis, at most; fewer mean restarts.
+            pairs: eigenvectors that are taken from it.
+            held: vectors that are there all the while.
+            matrix: whose they are, for people.
+
+        Raises:
+            ValueError: the memory does not hold `pairs` eigenvectors and what finds them.
+        """
+        around = (
+            max(PROOF_VECTORS, WORK_VECTORS + pairs) + held
+        ) * vector  # the proof is over when eigenvectors are made
+        fewest = min(pairs + 2, steps)
+        left = self.memory_bytes - around
+        basis = min(steps * vector, max(left * 3 / 4, fewest * vector))
+        graphs = max(0, left - basis)
+        rows = int(basis // vector)
+        what = f"{f'of {matrix} ' if matrix else ''}a Lanczos basis of {rows} vectors of {vector / 1e9:.3g} GB"
+        self.announce(what, around + basis + graphs, around + fewest * vector)
+        return Memory(int(basis), int(graphs))
+
+    def announce(self, what: str, most: float, least: float | None = None) -> None:
+        """Say before it starts what a measurement holds at most.
+
+        Args:
+            least: bytes without which it cannot be done; by default `most`.
+
+        Raises:
+            ValueError: that is more than `memory_bytes`.
+        """
+        name, given = type(self).__module__.rpartition(".")[2], f"memory_bytes = {self.memory_bytes:.3g}"
+        least = most if least is None else least
+        if least > self.memory_bytes:
+            raise ValueError(
+                f"{name} needs {least / 1e9:.3g} GB of memory at least ({what}), more than its {given}: raise"
+                f" measurements.{name}.memory_bytes, or measure a smaller network"
+            )
+        log.info("%s takes at most %.3g GB of its %s: %s", name, most / 1e9, given, what)
+
+
+def vector_bytes(network: Network) -> int:
+    """Bytes of one number for each parameter of the network."""
+    return sum(parameter.nbytes for parameter in network.model.parameters())
+
+
+@dataclass
+class LanczosSettings(MemorySettings):
     """How a spectrum is estimated; see `repro.linalg.spectrum.spectrum`."""
 
     steps: int | None = None  # Lanczos steps M of each probe; None: `usual_steps`, or 2 C where that is more
     probes: int = 1  # nvec of Algorithm 3, starting vectors that are averaged (certain)
     tolerance: float = 1e-3  # relative residual at which an eigenpair counts as converged (ours)
-    basis_bytes: float = 8e9  # memory of the Lanczos basis, M x P numbers; beyond it the run restarts (ours)
-    graph_bytes: float = 4e9  # memory for the graphs that the matrix keeps between its products (ours)
     seed: int = 0  # of the probes (ours)
 
     usual_steps: ClassVar[int] = 128  # likely the paper's M for linear spectra
 
-    def estimate(self, A: LinearOperator, *, outliers: int | None, classes: int) -> LanczosSpectrum:
-        """The spectrum of A with its `outliers` leading eigenpairs (None: one for each class)."""
-        return spectrum(
+    def lanczos_steps(self, classes: int) -> int:
+        """Steps of each probe."""
+        return max(self.usual_steps, 2 * classes) if self.steps is None else self.steps
+
+    def memory(self, network: Network, *, outliers: int | None, held: int = 0, matrix: str = "") -> Memory:
+        """How the memory is divided for spectra of a network with `outliers` eigenpairs (None: one for each class)."""
+        C = network.classes
+        pairs, steps = C if outliers is None else outliers, self.lanczos_steps(C)
+        return self.lanczos_memory(vector_bytes(network), steps=steps, pairs=pairs, held=held, matrix=matrix)
+
+    def estimate(self, A: LinearOperator, *, outliers: int | None, classes: int, memory: Memory) -> Spectrum:
+        """The spectrum of A with its `outliers` leading eigenvalues (None: one for each class); vectors are let go."""
+        found = spectrum(
             A,
             k=classes if outliers is None else outliers,
-            steps=max(self.usual_steps, 2 * classes) if self.steps is None else self.steps,
+            steps=self.lanczos_steps(classes),
             probes=self.probes,
             tolerance=self.tolerance,
-            memory_budget=int(self.basis_bytes),
+            memory_budget=memory.basis,
             seed=self.seed,
         )
+        return Spectrum(*(getattr(found, each.name) for each in fields(Spectrum)))
 
 
 def check_count(name: str, value: int | None, *, least: int) -> None:

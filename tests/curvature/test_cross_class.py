@@ -2,23 +2,15 @@
 
 import pytest
 import torch
+from oracles import problem
 from torch import nn
 from torch.func import functional_call, jacrev
 
 from repro.curvature.cross_class import class_structure, companion_structure
 from repro.linalg.operator import Dense
 
-D, C = 5, 4
+C = 4
 PARTS = ("class", "cross", "same")
-
-
-def problem(counts, dtype=torch.float64, seed=0):
-    """A network with batch norm in eval mode, and batches in which the classes are mixed."""
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(D, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, C)).to(dtype).eval()
-    y = torch.repeat_interleave(torch.arange(C), torch.tensor(counts))[torch.randperm(sum(counts))]
-    x = torch.randn(len(y), D, dtype=dtype) + 2 * nn.functional.one_hot(y, D)
-    return model, list(zip(x.split(5), y.split(5)))
 
 
 @pytest.fixture(params=[(6, 6, 6, 6), (9, 3, 1, 7)], ids=["balanced", "unbalanced"])

@@ -36,4 +36,4 @@ def test_principal_cosines_of_known_planes():
     A = torch.eye(4, dtype=torch.float64)[:, :2]
     B = torch.zeros(4, 2, dtype=torch.float64)
     B[0, 0], B[1, 1], B[2, 1] = 1, 0.5, np.sqrt(0.75)
-    torch.testing.assert_close(alignment.principal_cosines(A, B), torch.tensor([1, 0.5], dtype=torch.float64))
+    torch.testing.assert_close(alignment.cosines(A.T @ B), torch.tensor([1, 0.5], dtype=torch.float64))

@@ -11,7 +11,7 @@ C = 4
 
 def test_class_means_do_not_depend_on_the_budget(tiny):
     arrays = class_means.measure(tiny, class_means.Settings())
-    sliced = class_means.measure(tiny, class_means.Settings(means_bytes=8 * C * C * 11))
+    sliced = class_means.measure(tiny, class_means.Settings(memory_bytes=16 * 8 * 70 + 10 * C * C * 11))
     for name, values in arrays.items():
         np.testing.assert_allclose(sliced[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
     companion = companion_structure(tiny.model, tiny.batches())

@@ -6,7 +6,7 @@ import torch
 from dense import eigenvalues
 from torch import nn
 
-from repro.curvature.layers import capture
+from repro.curvature.layers import LayerStream, capture
 from repro.measurements import kronecker_factors
 from repro.network import Network
 
@@ -71,14 +71,13 @@ def test_lanczos_and_streaming_agree_with_what_is_exact(network, request):
     """Nothing diagonalised and no samples kept: G^l comes from the whole network."""
     run = request.getfixturevalue(network)
     exact = kronecker(run)
-    lanczos = kronecker(run, exact_limit=0, basis_bytes=1e6, layers=[0, -1])
+    lanczos = kronecker(run, exact_limit=0, memory_bytes=1e6, layers=[0, -1])
     assert list(lanczos["positions"]) == [0, len(exact["layers"]) - 1]
-    nothing_kept = kronecker_factors.Settings(samples_bytes=0)
-    samples, _ = kronecker_factors.layer_matrix(run.model, run.batches("train"), "0", nothing_kept)
+    stream = LayerStream(run.model, run.batches("train"), "0")
+    samples, G = kronecker_factors.layer_matrix(stream, keep=False, graphs=0)
     assert not isinstance(samples, list)
     for l in lanczos["positions"]:
         for name in ("exact", "kfac", "cfac", "ekfac"):
             key = f"layer{l}_{name}_eigenvalues"
             np.testing.assert_allclose(lanczos[key], exact[key], rtol=1e-5, atol=1e-12)
-    _, G = kronecker_factors.layer_matrix(run.model, run.batches("train"), "0", nothing_kept)
     np.testing.assert_allclose(eigenvalues(G.dense()), exact["layer0_exact_nodes"][0], atol=1e-12)
