@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import re
 import subprocess
@@ -27,6 +28,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,12 +43,11 @@ from repro.curvature.exact import dense_memory, exact_spectrum
 from repro.data import Split
 from repro.linalg.dense import eigh
 from repro.measurements import gauss_newton_knockouts, hessian_spectrum
-from repro.models import Architecture
 from repro.network import Network
 from repro.pipeline.composition import CONF, Composer
 from repro.pipeline.cost import GRADIENT
 from repro.training import train_block
-from repro.training.block import initial_network, layout
+from repro.training.block import initial_network
 from repro.training.engines import training_bytes
 from repro.training.precision import forward_precision, repeatable
 
@@ -56,6 +57,7 @@ NETWORKS = ("vgg11", "mlp", "resnet18")
 CLASSES, SIDE = 10, 32
 STACK_BYTES = 2e10  # of the networks trained at once, as the pipeline's default
 RATES = 100  # of a cell
+LAYOUTS = {"large_batch": torch.contiguous_format, "large_batch_channels_last": torch.channels_last}
 
 
 class Log:
@@ -176,7 +178,7 @@ def engines(log: Log) -> None:
     log.say(
         f"Large matrix products, Tflop/s: {', '.join(f'{name} {rate / 1e12:.3g}' for name, rate in peaks.items())}."
     )
-    startup = bench_sweep.startup_seconds(len(os.sched_getaffinity(0)), 1) if not log.small else 10.0
+    startup = bench_sweep.startup_seconds(len(os.sched_getaffinity(0)), 1, times=1) if not log.small else 10.0
     log.say(f"A process starts in {startup:.1f} s.\n")
     ways, few = ["in_one_process", "stacked", "graph", "stacked_graph", "streams"], ["graph", "stacked_graph"]
     if DEVICE.type == "cpu":
@@ -189,8 +191,12 @@ def engines(log: Log) -> None:
         for network in NETWORKS[: 1 if log.small else 3]:
             timed = Timed(network, 0.03 if log.small else 1.0, n, precision)
             if (network, precision) not in large and log.fits(5, f"large batch of {network} in {precision}"):
-                with log.attempt(f"large batch of {network}"):
-                    large[network, precision] = timed.large_batch_rate(8 if log.small else 2048)
+                for way, memory_format in LAYOUTS.items():
+                    with log.attempt(f"{way} of {network} in {precision}"):
+                        rate = timed.large_batch_rate(8 if log.small else 2048, memory_format)
+                        large.setdefault((network, precision), rate)
+                        share = round(rate * timed.flop() / peaks[precision], 4)
+                        log.row(**timed._asdict(), way=way, images_per_second=round(rate, 1), share_of_peak=share)
             for way in chosen:
                 if log.fits(10, f"{timed.network}, n = {n}, {precision}, {way}"):
                     with log.attempt(f"{timed.network}, n = {n}, {precision}, {way}"):
@@ -202,7 +208,7 @@ def engines(log: Log) -> None:
                             times_process_per_rate=round(found["trainings_per_hour"] / base[network, n], 2),
                             share_of_peak=round(flops / peaks[precision], 4),
                             share_of_large_batch=round(
-                                found["images_per_second"] / large.get((network, precision), float("nan")), 3
+                                found["images_per_second"] / large.get((network, precision), math.nan), 3
                             ),
                         )
     for network in ("mlp", "vgg11"):
@@ -222,8 +228,7 @@ class Timed(NamedTuple):
 
     def build(self) -> torch.nn.Module:
         """The network."""
-        config = Composer([f"model={self.network}", f"width={self.width}"], (), CONF).config
-        return Architecture.from_keys(config.model).build(channels=1, classes=CLASSES, side=SIDE)
+        return bench_sweep.build(self.network, self.width)
 
     def flop(self) -> float:
         """Operations of one image in training."""
@@ -248,7 +253,7 @@ class Timed(NamedTuple):
         )
         with bench_products.memory(DEVICE) as used:
             speed = bench_sweep.measure(setting)
-        epochs = Composer([f"model={self.network}", "data=fashion_mnist"], (), CONF).config.training.epochs
+        epochs = paper_epochs(self.network)
         training = epochs * speed.epoch_seconds + 10_000 / bench_sweep.TEST_EXAMPLES * speed.evaluation_seconds
         return {
             **self._asdict(),
@@ -262,19 +267,25 @@ class Timed(NamedTuple):
             "peak_MiB": used.get("peak_MiB"),
         }
 
-    def large_batch_rate(self, batch: int) -> float:
+    def large_batch_rate(self, batch: int, memory_format: torch.memory_format) -> float:
         """Images per second of plain training steps at a batch that fills the device."""
-        x = torch.randn(batch, 1, SIDE, SIDE, device=DEVICE)
-        x, y = x.to(memory_format=layout(x)), torch.randint(CLASSES, (batch,), device=DEVICE)
+        x = torch.randn(batch, 1, SIDE, SIDE, device=DEVICE).contiguous(memory_format=memory_format)
+        y = torch.randint(CLASSES, (batch,), device=DEVICE)
+        setting = bench_sweep.Setting(self.network, self.width, 1, "in_one_process", 1, 0.0)
         with repeatable(self.precision):
-            (runs,) = bench_sweep.start(
-                bench_sweep.Setting(self.network, self.width, 1, "in_one_process", 1, 0.0),
-                x,
-                bench_sweep.recipe(1, self.precision),
-            )
+            (runs,) = bench_sweep.start(setting, x, bench_sweep.recipe(1, self.precision))
+            runs.network.to(memory_format=memory_format)
             runs.start_epoch([0.01])
+            for parameter, state in runs.sgd.state.items():  # in the layout of its parameter
+                state["momentum_buffer"] = torch.zeros_like(parameter)
             seconds = min(bench_sweep.clock(lambda: runs.step(x, y))[0] for _ in range(5))
         return batch / seconds
+
+
+@lru_cache
+def paper_epochs(network: str) -> int:
+    """Of a training on Fashion-MNIST."""
+    return Composer([f"model={network}", "data=fashion_mnist"], (), CONF).config.training.epochs
 
 
 def matmul_rate(precision: str, size: int) -> float:
