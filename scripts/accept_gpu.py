@@ -110,7 +110,7 @@ def tests(log: Log) -> None:
         RuntimeError: a test fails, or they do not end in time.
     """
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text()]
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--durations=10", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "--durations=10", "-p", "no:cacheprovider"]
     output = log.folder / "tests.log"
     with open(output, "w") as file:
         try:
