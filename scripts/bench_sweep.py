@@ -13,6 +13,7 @@ Ways (start-up is measured once, and counted once a training in the first two):
     stacked_graph              several rates at once, their steps as CUDA graphs            (GPU only)
     compiled                   stacked, through torch.compile with CUDA graphs              (GPU only)
     streams                    several rates in one process, each on a CUDA stream          (GPU only)
+    graph_streams              the same, their steps as CUDA graphs                         (GPU only)
 
 The images are random: time does not depend on them. On a GPU scripts/accept_gpu.py times networks of full width.
 """
@@ -51,7 +52,7 @@ SLOW = 2.0  # seconds of a step, from which on a second step to warm up is enoug
 CUDA = torch.cuda.is_available()
 CORES = len(os.sched_getaffinity(0))
 DEVICE = "cuda" if CUDA else "cpu"
-GPU_WAYS = ("graph", "stacked_graph", "compiled", "streams")
+GPU_WAYS = ("graph", "stacked_graph", "compiled", "streams", "graph_streams")
 PROCESS_WAYS = ("process_per_rate", "process_per_rate_and_core")
 
 
@@ -92,7 +93,7 @@ def measure(setting: Setting) -> Speed:
     sizes = {len(rows): rows for rows in of.batches(0, len(x))}
     with repeatable(setting.precision):
         groups = start(setting, like, of)
-        streams = [torch.cuda.Stream() for _ in groups] if setting.way == "streams" else []
+        streams = [torch.cuda.Stream() for _ in groups] if setting.way.endswith("streams") else []
         start_epoch(groups)
         for round_ in range(3):
             once, _ = clock(lambda: [step(groups, streams, x[rows], y[rows]) for rows in sizes.values()])
@@ -208,7 +209,7 @@ def start(setting: Setting, like: torch.Tensor, of: Recipe) -> list[Any]:
         groups = [runs]
     else:
         groups = [ENGINES["sequential"](initial, of, [index]) for index in indices]
-    return [Graphed(runs) for runs in groups] if setting.way in ("graph", "stacked_graph") else groups
+    return [Graphed(runs) for runs in groups] if "graph" in setting.way else groups
 
 
 def startup_seconds(threads: int, processes: int, times: int = 2) -> float:
