@@ -18,7 +18,9 @@ The largest stacks and graphs want some 40 GiB on the device.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
+import math
 import os
 import re
 import subprocess
@@ -27,6 +29,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,12 +45,11 @@ from repro.curvature.exact import dense_memory, exact_spectrum
 from repro.data import Split
 from repro.linalg.dense import eigh
 from repro.measurements import gauss_newton_knockouts, hessian_spectrum
-from repro.models import Architecture
 from repro.network import Network
 from repro.pipeline.composition import CONF, Composer
 from repro.pipeline.cost import GRADIENT
 from repro.training import train_block
-from repro.training.block import initial_network, layout
+from repro.training.block import initial_network
 from repro.training.engines import training_bytes
 from repro.training.precision import forward_precision, repeatable
 
@@ -56,6 +59,19 @@ NETWORKS = ("vgg11", "mlp", "resnet18")
 CLASSES, SIDE = 10, 32
 STACK_BYTES = 2e10  # of the networks trained at once, as the pipeline's default
 RATES = 100  # of a cell
+PRECISIONS = ("fp32", "tf32", "bf16")
+GRAPHS = ("in_one_process", "graph", "graph_streams")
+CPU_WAYS = ("in_one_process", "stacked")
+CELLS = [  # n, precision, ways: as far as the time goes
+    (136, "fp32", (*GRAPHS, "stacked")),
+    (136, "tf32", GRAPHS),
+    (136, "bf16", GRAPHS),
+    (10, "fp32", (*GRAPHS, "stacked")),
+    (37, "fp32", GRAPHS),
+    (10, "tf32", GRAPHS),
+    (10, "bf16", GRAPHS),
+]
+LAYOUTS = {"large_batch": torch.contiguous_format, "large_batch_channels_last": torch.channels_last}
 
 
 class Log:
@@ -84,10 +100,9 @@ class Log:
 
     def fits(self, seconds: float, what: str) -> bool:
         """Whether work of so many seconds still fits; if not, the report says that it is left out."""
-        if self.left() >= seconds:
-            return True
-        self.say(f"- left out, as {self.left():.0f} s are left and it may take {seconds:.0f}: {what}")
-        return False
+        if self.left() < seconds:
+            self.say(f"- left out, as {self.left():.0f} s are left and it may take {seconds:.0f}: {what}")
+        return self.left() >= seconds
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
@@ -97,6 +112,7 @@ class Log:
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             self.say(f"- failed: {what}: {type(error).__name__}: {reason}")
+        gc.collect()
         if DEVICE.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -108,7 +124,7 @@ def tests(log: Log) -> None:
         RuntimeError: a test fails, or they do not end in time.
     """
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text()]
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--durations=10", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "--durations=10", "-p", "no:cacheprovider"]
     output = log.folder / "tests.log"
     with open(output, "w") as file:
         try:
@@ -129,9 +145,9 @@ def tests(log: Log) -> None:
 
 def products(log: Log) -> None:
     """Products in gradients at a batch of 128, in float32 and beside what TF32 would give."""
-    batch, width, repeats = (4, 0.03, 1) if log.small else (128, 1.0, 7)
-    problems = [(batches, precision) for precision in ("ieee", "tf32") for batches in (1, 4)]
-    for batches, precision in problems[:1] if log.small else problems:
+    batch, width = (4, 0.03) if log.small else (128, 1.0)
+    problems = [(1, "ieee", 5), (1, "tf32", 3), (4, "ieee", 3)]
+    for batches, precision, repeats in problems[:1] if log.small else problems:
         for name in NETWORKS[: 1 if log.small else 3]:
             what = f"{name}, {batches} batches, {precision}"
             if not log.fits(15, what):
@@ -146,7 +162,7 @@ def products(log: Log) -> None:
         for name in NETWORKS:
             if log.fits(40, f"{name}, gradient of the compiled network"):
                 with log.attempt(f"{name}, gradient of the compiled network"):
-                    log.row(**compiled_gradient(name, batch, repeats))
+                    log.row(**compiled_gradient(name, batch))
     table = pd.DataFrame(log.rows)
     log.say("Gradients that a product takes, median [quartiles]; the floor is 2 for the Hessian and 1.33 for G.\n")
     log.say(bench_products.markdown(table))
@@ -154,7 +170,7 @@ def products(log: Log) -> None:
     log.say(listed(table[["network", "batches", "precision", "matrix", "method", "peak_MiB", "milliseconds"]]))
 
 
-def compiled_gradient(name: str, batch: int, repeats: int) -> dict[str, Any]:
+def compiled_gradient(name: str, batch: int) -> dict[str, Any]:
     """The gradient of a network under torch.compile, in plain gradients: products run networks as they are written."""
     model, data = bench_products.problem(name, 1, DEVICE, batch)
     plain = bench_products.gradient(model, data)
@@ -164,52 +180,65 @@ def compiled_gradient(name: str, batch: int, repeats: int) -> dict[str, Any]:
             plain(), compiled()
         times = [
             {"gradient": bench_products.clock(plain, DEVICE), "product": bench_products.clock(compiled, DEVICE)}
-            for _ in range(repeats)
+            for _ in range(7)
         ]
     facts = {"network": name, "batches": 1, "batch": batch, "precision": "ieee"}
     return {**facts, "matrix": "gradient", "method": "compiled", **bench_products.summary(pd.DataFrame(times))}
 
 
 def engines(log: Log) -> None:
-    """Trainings per hour: most of the ways at n = 136 and 10 in float32, the promising ones elsewhere."""
-    peaks = {precision: matmul_rate(precision, 256 if log.small else 8192) for precision in ("fp32", "tf32", "bf16")}
-    log.say(
-        f"Large matrix products, Tflop/s: {', '.join(f'{name} {rate / 1e12:.3g}' for name, rate in peaks.items())}."
-    )
-    startup = bench_sweep.startup_seconds(len(os.sched_getaffinity(0)), 1) if not log.small else 10.0
-    log.say(f"A process starts in {startup:.1f} s.\n")
-    ways, few = ["in_one_process", "stacked", "graph", "stacked_graph", "streams"], ["graph", "stacked_graph"]
-    if DEVICE.type == "cpu":
-        ways, few = ["in_one_process", "stacked"], []
-    plan = [(136, "fp32", ways), (10, "fp32", ways), (136, "tf32", few), (136, "bf16", few)]
-    plan += [(10, "tf32", few), (10, "bf16", few), (37, "fp32", ["in_one_process", *few])]
-    large: dict[tuple[str, str], float] = {}
-    base: dict[tuple[str, int], float] = {}
-    for n, precision, chosen in [(4, "fp32", ways)] if log.small else plan:
-        for network in NETWORKS[: 1 if log.small else 3]:
-            timed = Timed(network, 0.03 if log.small else 1.0, n, precision)
-            if (network, precision) not in large and log.fits(5, f"large batch of {network} in {precision}"):
-                with log.attempt(f"large batch of {network}"):
-                    large[network, precision] = timed.large_batch_rate(8 if log.small else 2048)
-            for way in chosen:
-                if log.fits(10, f"{timed.network}, n = {n}, {precision}, {way}"):
-                    with log.attempt(f"{timed.network}, n = {n}, {precision}, {way}"):
-                        found = timed.measure(way, startup, small=log.small)
-                        base.setdefault((network, n), found["process_per_rate"])
-                        flops = found["images_per_second"] * timed.flop()
-                        log.row(
-                            **found,
-                            times_process_per_rate=round(found["trainings_per_hour"] / base[network, n], 2),
-                            share_of_peak=round(flops / peaks[precision], 4),
-                            share_of_large_batch=round(
-                                found["images_per_second"] / large.get((network, precision), float("nan")), 3
-                            ),
-                        )
+    """Trainings per hour, in the order of interest, of every way and precision that a cell may be trained by."""
+    yard = Yardsticks({precision: matmul_rate(precision, 256 if log.small else 8192) for precision in PRECISIONS})
+    log.say(f"Large products, Tflop/s: {', '.join(f'{name} {rate / 1e12:.3g}' for name, rate in yard.peaks.items())}.")
+    if not log.small:
+        yard.startup = bench_sweep.startup_seconds(len(os.sched_getaffinity(0)), 1, times=1)
+    log.say(f"A process starts in {yard.startup:.1f} s.\n")
+    for n, precision, ways in [(4, "fp32", CPU_WAYS)] if log.small else CELLS:
+        for network in NETWORKS[:1] if log.small else NETWORKS:
+            timed = Timed(network, 0.03 if log.small else 1.0, n, precision, log.small)
+            yard.fill_the_device(log, timed)
+            for way in ways:
+                what = f"{network}, n = {n}, {precision}, {way}"
+                if log.fits(10, what):
+                    with log.attempt(what):
+                        log.row(**yard.compare(timed, timed.measure(way)))
     for network in ("mlp", "vgg11"):
-        if DEVICE.type == "cuda" and log.fits(60, f"{network}, compiled"):
+        timed = Timed(network, 1.0, 10, "fp32", log.small)
+        if not log.small and log.fits(60, f"{network}, compiled"):
             with log.attempt(f"{network}, compiled"):
-                log.row(**Timed(network, 1.0, 10, "fp32").measure("compiled", startup, small=False))
-    log.say(listed(pd.DataFrame(log.rows).drop(columns=["width", "epochs", "process_per_rate"])))
+                log.row(**yard.compare(timed, timed.measure("compiled")))
+    log.say(listed(pd.DataFrame(log.rows).drop(columns=["width", "epochs"], errors="ignore")))
+
+
+@dataclass
+class Yardsticks:
+    """What the rates of training are compared with, once it has been measured."""
+
+    peaks: dict[str, float]  # operations per second of a large matrix product, by precision
+    startup: float = 10.0  # seconds of a process
+    large: dict[tuple[str, str], float] = field(default_factory=dict)  # images per second, by network and precision
+    plain: dict[tuple[str, int], float] = field(default_factory=dict)  # trainings per hour by a process a rate
+
+    def fill_the_device(self, log: Log, timed: Timed) -> None:
+        """Time a network at a large batch, in both layouts of memory, once for each precision."""
+        key = timed.network, timed.precision
+        for way, memory_format in LAYOUTS.items() if key not in self.large and log.left() > 5 else ():
+            with log.attempt(f"{way} of {key}"):
+                rate = timed.large_batch_rate(memory_format)
+                self.large.setdefault(key, rate)
+                share = round(rate * timed.flop() / self.peaks[timed.precision], 4)
+                log.row(**timed.facts(), way=way, images_per_second=round(rate, 1), share_of_peak=share)
+
+    def compare(self, timed: Timed, found: dict[str, Any]) -> dict[str, Any]:
+        """The row of one way to train; the first of a cell is one after the other, in float32."""
+        hourly, images = found["trainings_per_hour"], found["images_per_second"]
+        plain = self.plain.setdefault((timed.network, timed.n), 3600 / (3600 / hourly + self.startup))
+        large = self.large.get((timed.network, timed.precision), math.nan)
+        return found | {
+            "times_process_per_rate": round(hourly / plain, 2),
+            "share_of_peak": round(images * timed.flop() / self.peaks[timed.precision], 4),
+            "share_of_large_batch": round(images / large, 3),
+        }
 
 
 class Timed(NamedTuple):
@@ -219,11 +248,15 @@ class Timed(NamedTuple):
     width: float
     n: int
     precision: str
+    small: bool  # the script is only tried
+
+    def facts(self) -> dict[str, Any]:
+        """For a row."""
+        return {"network": self.network, "width": self.width, "n": self.n, "precision": self.precision}
 
     def build(self) -> torch.nn.Module:
         """The network."""
-        config = Composer([f"model={self.network}", f"width={self.width}"], (), CONF).config
-        return Architecture.from_keys(config.model).build(channels=1, classes=CLASSES, side=SIDE)
+        return bench_sweep.build(self.network, self.width)
 
     def flop(self) -> float:
         """Operations of one image in training."""
@@ -231,50 +264,56 @@ class Timed(NamedTuple):
             self.build().eval()(torch.zeros(1, 1, SIDE, SIDE))
         return GRADIENT * counter.get_total_flops()
 
-    def stack(self, way: str, small: bool) -> int:
+    def stack(self, way: str) -> int:
         """How many networks at once: of a stack as many as the pipeline takes."""
         if way in ("in_one_process", "graph"):
             return 1
-        if small or way == "streams":
-            return 2 if small else 8
+        if self.small or way == "graph_streams":
+            return 2 if self.small else 8
         x = torch.zeros(min(128, CLASSES * self.n), 1, SIDE, SIDE, device=DEVICE)
         initial = initial_network(self.build, x, seed=0)
         return min(RATES, max(1, int(STACK_BYTES // training_bytes(initial, (x, x.new_zeros(len(x)).long())))))
 
-    def measure(self, way: str, startup: float, *, small: bool) -> dict[str, Any]:
+    def measure(self, way: str) -> dict[str, Any]:
         """One way to train, as `bench_sweep` times it, with the 10 000 test images of Fashion-MNIST."""
         setting = bench_sweep.Setting(
-            self.network, self.width, self.n, way, self.stack(way, small), 0.03 if small else 0.5, self.precision
+            self.network, self.width, self.n, way, self.stack(way), 0.03 if self.small else 0.5, self.precision
         )
         with bench_products.memory(DEVICE) as used:
             speed = bench_sweep.measure(setting)
-        epochs = Composer([f"model={self.network}", "data=fashion_mnist"], (), CONF).config.training.epochs
+        epochs = paper_epochs(self.network)
         training = epochs * speed.epoch_seconds + 10_000 / bench_sweep.TEST_EXAMPLES * speed.evaluation_seconds
         return {
-            **self._asdict(),
+            **self.facts(),
             "way": way,
             "stack": setting.stack,
             "epochs": epochs,
             "steps": speed.steps,
             "images_per_second": round(CLASSES * self.n / speed.epoch_seconds, 1),
             "trainings_per_hour": round(3600 / training, 2),
-            "process_per_rate": 3600 / (training + startup),  # if this is how its trainings are done
             "peak_MiB": used.get("peak_MiB"),
         }
 
-    def large_batch_rate(self, batch: int) -> float:
+    def large_batch_rate(self, memory_format: torch.memory_format) -> float:
         """Images per second of plain training steps at a batch that fills the device."""
-        x = torch.randn(batch, 1, SIDE, SIDE, device=DEVICE)
-        x, y = x.to(memory_format=layout(x)), torch.randint(CLASSES, (batch,), device=DEVICE)
+        batch = 8 if self.small else 2048
+        x = torch.randn(batch, 1, SIDE, SIDE, device=DEVICE).contiguous(memory_format=memory_format)
+        y = torch.randint(CLASSES, (batch,), device=DEVICE)
+        setting = bench_sweep.Setting(self.network, self.width, 1, "in_one_process", 1, 0.0)
         with repeatable(self.precision):
-            (runs,) = bench_sweep.start(
-                bench_sweep.Setting(self.network, self.width, 1, "in_one_process", 1, 0.0),
-                x,
-                bench_sweep.recipe(1, self.precision),
-            )
+            (runs,) = bench_sweep.start(setting, x, bench_sweep.recipe(1, self.precision))
+            runs.network.to(memory_format=memory_format)
             runs.start_epoch([0.01])
+            for parameter, state in runs.sgd.state.items():  # in the layout of its parameter
+                state["momentum_buffer"] = torch.zeros_like(parameter)
             seconds = min(bench_sweep.clock(lambda: runs.step(x, y))[0] for _ in range(5))
         return batch / seconds
+
+
+@lru_cache
+def paper_epochs(network: str) -> int:
+    """Of a training on Fashion-MNIST."""
+    return Composer([f"model={network}", "data=fashion_mnist"], (), CONF).config.training.epochs
 
 
 def matmul_rate(precision: str, size: int) -> float:
@@ -342,7 +381,7 @@ def trained(n: int, width: float, log: Log) -> Network:
     recipe = bench_sweep.recipe(epochs, "tf32")
     begin = time.perf_counter()
     (history,) = train_block(
-        Timed("vgg11", width, n, "tf32").build, split, split, [0.01], recipe,
+        lambda: bench_sweep.build("vgg11", width), split, split, [0.01], recipe,
         engine="sequential", on_checkpoint=lambda *found: kept.append(found[2]), checkpoint_epochs=[epochs],
     )  # fmt: skip
     log.say(f"- n = {n}: {epochs} epochs in {time.perf_counter() - begin:.1f} s, error {history.train_error[-1]:.3f}")

@@ -13,6 +13,7 @@ Ways (start-up is measured once, and counted once a training in the first two):
     stacked_graph              several rates at once, their steps as CUDA graphs            (GPU only)
     compiled                   stacked, through torch.compile with CUDA graphs              (GPU only)
     streams                    several rates in one process, each on a CUDA stream          (GPU only)
+    graph_streams              the same, their steps as CUDA graphs                         (GPU only)
 
 The images are random: time does not depend on them. On a GPU scripts/accept_gpu.py times networks of full width.
 """
@@ -28,6 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +52,7 @@ SLOW = 2.0  # seconds of a step, from which on a second step to warm up is enoug
 CUDA = torch.cuda.is_available()
 CORES = len(os.sched_getaffinity(0))
 DEVICE = "cuda" if CUDA else "cpu"
-GPU_WAYS = ("graph", "stacked_graph", "compiled", "streams")
+GPU_WAYS = ("graph", "stacked_graph", "compiled", "streams", "graph_streams")
 PROCESS_WAYS = ("process_per_rate", "process_per_rate_and_core")
 
 
@@ -91,7 +93,7 @@ def measure(setting: Setting) -> Speed:
     sizes = {len(rows): rows for rows in of.batches(0, len(x))}
     with repeatable(setting.precision):
         groups = start(setting, like, of)
-        streams = [torch.cuda.Stream() for _ in groups] if setting.way == "streams" else []
+        streams = [torch.cuda.Stream() for _ in groups] if setting.way.endswith("streams") else []
         start_epoch(groups)
         for round_ in range(3):
             once, _ = clock(lambda: [step(groups, streams, x[rows], y[rows]) for rows in sizes.values()])
@@ -184,14 +186,22 @@ class Graphed:
         return graph, x, y
 
 
+def build(network: str, width: float) -> torch.nn.Module:
+    """A network for ten classes of one channel."""
+    return architecture(network, width).build(channels=1, classes=CLASSES, side=32)
+
+
+@lru_cache
+def architecture(network: str, width: float) -> Architecture:
+    """Half a second each time, were it not kept."""
+    return Architecture.from_keys(Composer([f"model={network}", f"width={width}"], (), CONF).config.model)
+
+
 def start(setting: Setting, like: torch.Tensor, of: Recipe) -> list[Any]:
     """The networks of a setting: one stack, or as many single ones as there are streams."""
 
-    def build() -> torch.nn.Module:
-        config = Composer([f"model={setting.network}", f"width={setting.width}"], (), CONF).config
-        return Architecture.from_keys(config.model).build(channels=1, classes=CLASSES, side=32)
-
-    initial, indices = initial_network(build, like, seed=0), list(range(setting.stack))
+    initial = initial_network(lambda: build(setting.network, setting.width), like, seed=0)
+    indices = list(range(setting.stack))
     if setting.way in ("stacked", "stacked_graph", "compiled"):
         runs = ENGINES["stacked"](initial, of, indices)
         if setting.way == "compiled":
@@ -199,15 +209,15 @@ def start(setting: Setting, like: torch.Tensor, of: Recipe) -> list[Any]:
         groups = [runs]
     else:
         groups = [ENGINES["sequential"](initial, of, [index]) for index in indices]
-    return [Graphed(runs) for runs in groups] if setting.way in ("graph", "stacked_graph") else groups
+    return [Graphed(runs) for runs in groups] if "graph" in setting.way else groups
 
 
-def startup_seconds(threads: int, processes: int) -> float:
-    """A process that imports torch, builds a network and ends; `processes` at once, `threads` each."""
+def startup_seconds(threads: int, processes: int, times: int = 2) -> float:
+    """A process that imports torch, builds a network and ends; `processes` at once, `threads` each; the fastest."""
     command = [sys.executable, __file__, "--start-up-only"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     seconds = []
-    for _ in range(2):
+    for _ in range(times):
         begin = time.perf_counter()
         for process in [subprocess.Popen(command, env=environment) for _ in range(processes)]:
             process.wait()

@@ -167,7 +167,7 @@ def _from_parameters(model: nn.Module, layout: Parameters, examples: Examples, b
     _say_memory(dense_memory(P, C, log_p.device), f"{P} parameters")
     like = next(model.parameters())
     G, means = log_p.new_zeros(P, P), log_p.new_zeros(P, C * C)
-    for x, place in small_batches(examples.data, 16 * (C - 1) * P, TEMPORARY):
+    for x, place in small_batches(examples.data, 16 * (C - 1) * P, TEMPORARY[log_p.device.type]):
         root = SoftmaxRoot(log_p[place])
         rows = example_gradients(model, x, layout.names, root.cotangents().to(like.dtype)).double()
         rows = (rows * (root.scale / len(log_p) ** 0.5)[:, :, None]).flatten(0, 1)  # [B (C-1), P]

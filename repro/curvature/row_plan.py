@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from repro.curvature.layers import factored_layers
 from repro.curvature.risk import Parameters
 
-TEMPORARY = 1 << 26  # bytes that one step works on, where the budget allows
+TEMPORARY = {"cpu": 1 << 26, "cuda": 1 << 28}  # bytes that one step works on, where the budget allows
 MIXING, SHORT = 1.5, 4.0  # how much more an operation costs in products of small matrices: timed on one core
 
 
@@ -76,7 +76,11 @@ def make_plan(model: nn.Module, x: Tensor, layout: Parameters, *, examples: int,
     Raises:
         ValueError: one output of a layer, or one entry of the rest, takes more.
     """
-    rows, size, temporary = classes - 1, next(model.parameters()).element_size(), min(TEMPORARY, budget // 16)
+    rows, size, temporary = (
+        classes - 1,
+        next(model.parameters()).element_size(),
+        min(TEMPORARY[x.device.type], budget // 16),
+    )
     room = (budget - 4 * temporary) // size
     passes: list[list[Layer]] = []
     used: list[int] = []
