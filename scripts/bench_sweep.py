@@ -9,7 +9,7 @@ Ways (start-up is measured once, and counted once a training in the first two):
     in_one_process             one rate after the other in one process, default threads
     process_per_core           one lasting process a core, one thread each, one rate after the other: the pipeline
     stacked                    the same processes, several rates at once
-    graph                      one rate after the other, its steps replayed as CUDA graphs  (GPU only)
+    graph                      one rate after the other, its steps replayed as CUDA graphs: the pipeline on a GPU
     stacked_graph              several rates at once, their steps as CUDA graphs            (GPU only)
     compiled                   stacked, through torch.compile with CUDA graphs              (GPU only)
     streams                    several rates in one process, each on a CUDA stream          (GPU only)
@@ -209,6 +209,10 @@ def start(setting: Setting, like: torch.Tensor, of: Recipe) -> list[Any]:
         groups = [runs]
     else:
         groups = [ENGINES["sequential"](initial, of, [index]) for index in indices]
+    if setting.way == "graph":
+        return groups  # the pipeline's own way
+    for runs in groups:
+        runs.replay = None  # type: ignore[union-attr]
     return [Graphed(runs) for runs in groups] if "graph" in setting.way else groups
 
 
