@@ -53,18 +53,22 @@ cancel: .venv/installed     ## on SLURM: cancel all jobs of the experiment
 	@$(RUN) cancel $(WITH)
 wait logs retry cancel: LAUNCH = slurm
 
-test: .venv/installed       ## all tests
+test: .venv/complete        ## all tests
 	@$(VENV)/python -m pytest
-lint: .venv/installed       ## ruff and mypy
+lint: .venv/complete        ## ruff and mypy
 	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy
-docs: .venv/installed       ## the documentation, into site/
+docs: .venv/complete        ## the documentation, into site/
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --quiet --strict
 
-# The environment, pinned; made again when the pins change.
+# The environment, pinned; made again when the pins change. Tests, linters and documentation need more than users do.
+PIP := $(VENV)/pip --quiet --disable-pip-version-check
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(VENV)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(VENV)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) install -r requirements.txt
+	$(PIP) install --no-deps --editable .
+	@touch $@
+.venv/complete: requirements-dev.txt .venv/installed
+	$(PIP) install -r requirements-dev.txt
 	@touch $@
 
 .NOTPARALLEL:   # the stages depend on one another through outputs/
