@@ -1,6 +1,7 @@
-"""A data set and a network are added as docs/how-to/add.md says: two files each, none of ours touched."""
+"""What docs/how-to/add.md says: a data set and a network are two files each, a measurement with its figure three."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,50 @@ build: users_network:shallow
 hidden: 7
 """
 
+MEASUREMENT = '''
+"""The length of each class's mean image (a measurement of a user)."""
+
+from dataclasses import dataclass
+
+import torch
+
+VERSION = 1
+
+
+@dataclass
+class Settings:
+    """What is measured."""
+
+    power: float = 1.0  # of the length (ours)
+
+
+def measure(network, settings):
+    """Returns lengths [C]."""
+    x, y = network.train.images.flatten(1), network.train.labels
+    means = torch.stack([x[y == c].mean(dim=0) for c in range(network.classes)])
+    return {"lengths": means.norm(dim=1).pow(settings.power).numpy()}
+'''
+FIGURE = '''
+"""Figure 99: lengths of the mean images (Section 0)."""
+
+from repro.figures.style import COLORS, subplots
+
+MEASUREMENTS = ("image_lengths",)
+
+
+def draw(results):
+    found = results.of("image_lengths")
+    figure, axes = subplots(1, len(found))
+    for ax, result in zip(axes.flat, found):
+        ax.plot(result.arrays["lengths"], ".", color=COLORS["hessian"])
+        ax.set_title(result.title)
+    return figure
+
+
+def caption(results):
+    return f"The length of each class's mean image. {results.where('image_lengths')}"
+'''
+
 
 @pytest.fixture
 def added(tmp_path):
@@ -70,10 +115,10 @@ def added(tmp_path):
     return tmp_path, [f"hydra.searchpath=[file://{tmp_path}/conf]"]
 
 
-def reproduce(folder, *words):
+def reproduce(folder, *words, code=ROOT):
     line = [sys.executable, "scripts/reproduce.py", *words, "experiment=smoke", f"outputs={folder}/outputs"]
     paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    done = subprocess.run(line, cwd=code, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
     assert done.returncode == 0, done.stderr
 
 
@@ -92,3 +137,22 @@ def test_a_data_set_and_a_network_of_a_user(added):
     assert np.isfinite(result.arrays["test_hessian_nodes"]).all()
     assert (root / "figures" / "fig03.png").exists()
     assert "Squares" in (root / "report" / "index.html").read_text()
+
+
+def test_a_measurement_with_its_figure(tmp_path):
+    """In a copy of the project: two new files, and a line in the experiment."""
+    for part in ("repro", "conf", "scripts"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "site"))
+    (tmp_path / "repro/measurements/image_lengths.py").write_text(MEASUREMENT)
+    (tmp_path / "repro/figures/fig99_image_lengths.py").write_text(FIGURE)
+    experiment = tmp_path / "conf/experiment/smoke.yaml"
+    experiment.write_text(experiment.read_text() + '\n  "99": {n_per_class: [6]}\n')
+    reproduce(tmp_path, "fig99", "measurements.image_lengths.power=2", code=tmp_path)
+    root = tmp_path / "outputs" / "smoke"
+    (path,) = root.glob("results/*/*/n6/image_lengths.npz")
+    lengths = load_result(path, None).arrays["lengths"]
+    assert lengths.shape == (10,)
+    drawn = pd.read_csv(root / "figures" / "fig99.csv")
+    assert any(np.allclose(drawn[column].dropna(), lengths, rtol=1e-5) for column in drawn.select_dtypes("number"))
+    reproduce(tmp_path, "report", "measurements.image_lengths.power=2", code=tmp_path)
+    assert "mean image" in (root / "report" / "index.html").read_text()
