@@ -57,8 +57,8 @@ def test_a_piece_that_fails_is_told_and_the_next_runs(tmp_path, monkeypatch, cap
     assert "it may take 1000: a long one" in report
     assert "- failed: one of many: ValueError: too large" in report
     shown = capsys.readouterr().out
-    assert "first: failed, 1 rows" in shown
-    assert "second: done, 1 rows" in shown
+    assert "first: 1 failures, 1 rows" in shown
+    assert "second: 1 failures, 1 rows" in shown
 
 
 @pytest.mark.gpu
