@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 import pkgutil
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +28,7 @@ from repro.figures.results import Results
 from repro.storage.files import write_atomically, write_json
 from repro.storage.identity import drawing
 from repro.storage.results import Cell
+from repro.storage.sealed import read_json, stored
 
 
 def _modules() -> dict[str, str]:
@@ -145,7 +145,4 @@ def _drawn_as(path: Path, wanted: Mapping[str, str]) -> bool:
     """Whether all files of a figure are there, and the digest beside them is the one wanted."""
     if not all(path.with_suffix(suffix).exists() for suffix in (".pdf", ".png", ".csv", ".json")):
         return False
-    try:
-        return json.loads(path.with_suffix(".json").read_text()) == wanted
-    except ValueError:  # damaged: draw again
-        return False
+    return stored(path.with_suffix(".json"), read_json) == wanted

@@ -121,9 +121,9 @@ def _stored_seconds(sweep: Iterable[Task]) -> list[tuple[Trainings, str, float]]
     for task in sweep:
         assert isinstance(task, Sweep)
         for index in task.indices:
-            path = runs.run_path(task.root, task.trainings.cell, index)
-            if path.exists() and not (run := runs.read_run(path))["metrics"]["diverged"]:
-                found.append((task.trainings, task.device, run["provenance"]["seconds"]))
+            run = runs.row(runs.run_path(task.root, task.trainings.cell, index))
+            if run is not None and not run["diverged"]:
+                found.append((task.trainings, task.device, run["seconds"]))
     return found
 
 

@@ -15,6 +15,7 @@ from repro.pipeline.stages.retrain import Retrain
 from repro.pipeline.tasks import Task
 from repro.pipeline.trainings import Trainings
 from repro.storage import identity, results
+from repro.storage.sealed import stored
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -79,9 +80,8 @@ class Measure(Task):
         return results.result_path(self.root, self.measurement, self.of.trainings.cell if self.of else None)
 
     def finished(self) -> bool:
-        if not self.path.exists() or (self.of and not self.of.finished()):
-            return False
-        return results.load_provenance(self.path).get("digest") == self._digest()
+        made = stored(self.path, results.load_provenance)
+        return made is not None and (self.of is None or self.of.finished()) and made.get("digest") == self._digest()
 
     def run(self, device: str) -> None:
         from repro.storage.provenance import provenance
