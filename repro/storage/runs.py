@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from repro.storage.files import write_json, write_sealed
 from repro.storage.identity import differences, digest
+from repro.storage.index import known
 from repro.storage.results import Cell
-from repro.storage.sealed import SEAL, DamagedError, proven, read_json, reading, stored
+from repro.storage.sealed import SEAL, DamagedError, proven, read_json, reading
 
 if TYPE_CHECKING:
     import pandas as pd  # it takes half a second to load, and most commands read no table
@@ -29,7 +30,7 @@ METRICS = ("diverged", "train_loss", "train_error", "test_loss", "test_error")  
 
 def run_path(root: Path, cell: Cell, lr_index: int) -> Path:
     """Where the result of one training lies below an experiment's folder `root`."""
-    return root / "runs" / str(cell) / f"lr{lr_index:03d}.json"
+    return root / f"runs/{cell}/lr{lr_index:03d}.json"
 
 
 def selected_folder(root: Path, cell: Cell) -> Path:
@@ -79,7 +80,7 @@ def row(path: Path) -> dict[str, Any] | None:
     Columns: lr, epochs, the metrics after the last epoch (diverged, and loss and error on both sets), seconds, device,
     digest, data_title, model_title.
     """
-    return stored(path, _read_row)
+    return known(path, _read_row)
 
 
 def _read_row(path: Path) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the selected run has not been retrained yet, or the file was damaged.
     """
-    record = stored(folder / "run.json", read_json)
+    record = known(folder / "run.json", read_json)
     if record is None:
         raise FileNotFoundError(f"{folder} holds no retrained network yet; run `make retrain` first")
     return record

@@ -5,8 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from repro import figures
-from repro.figures import PaperFigure, draw
+from repro.figures import PaperFigure, draw, style
 from repro.storage import identity
 from repro.storage.results import Cell, result_path, save_result
 from repro.storage.runs import write_table
@@ -29,7 +28,7 @@ def drawn(monkeypatch):
 
     def picture(self, results):
         made.append(self.number)
-        return figures.style.subplots(1, 1)[0]
+        return style.subplots(1, 1)[0]
 
     monkeypatch.setattr(PaperFigure, "draw", picture)
     return made

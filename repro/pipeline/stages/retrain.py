@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from repro.pipeline.config import Machine
-from repro.pipeline.cost import training_petaflop
 from repro.pipeline.selection import MissingRunsError, check_complete, rank
 from repro.pipeline.stages.sweep import outcome
 from repro.pipeline.tasks import Task
@@ -47,6 +46,8 @@ class Retrain(Task):
 
     @property
     def cost(self) -> float:
+        from repro.pipeline.cost import training_petaflop
+
         return training_petaflop(self.trainings)
 
     @property
