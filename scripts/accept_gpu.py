@@ -46,7 +46,8 @@ from repro.data import Split
 from repro.linalg.dense import eigh
 from repro.measurements import gauss_newton_knockouts, hessian_spectrum
 from repro.network import Network
-from repro.pipeline.composition import CONF, Composer
+from repro.pipeline.composition import Composer
+from repro.pipeline.config import CONF
 from repro.pipeline.cost import GRADIENT
 from repro.training import train_block
 from repro.training.block import initial_network

@@ -28,7 +28,8 @@ from repro.curvature.gradients import by_class, cross_class_sums
 from repro.curvature.many_classes import class_gram, plan_passes
 from repro.curvature.risk import Parameters
 from repro.models import Architecture
-from repro.pipeline.composition import CONF, Composer
+from repro.pipeline.composition import Composer
+from repro.pipeline.config import CONF
 from repro.storage.provenance import provenance
 
 Data = list[tuple[Tensor, Tensor]]

@@ -29,8 +29,8 @@ from repro.linalg.eigenpairs import top_eigenpairs
 from repro.linalg.operator import LinearOperator
 from repro.linalg.subspace import subspace_iteration
 from repro.network import Network
-from repro.pipeline.composition import CONF, Composer
-from repro.pipeline.config import Config
+from repro.pipeline.composition import Composer
+from repro.pipeline.config import CONF, Config
 from repro.pipeline.devices import find_device
 from repro.pipeline.experiment import retrain_task
 from repro.pipeline.stages.retrain import Retrain

@@ -28,7 +28,8 @@ from torch.nn.functional import cross_entropy
 from repro.curvature.exact import exact_spectrum
 from repro.measurements import gauss_newton_knockouts
 from repro.network import Network
-from repro.pipeline.composition import CONF, Composer
+from repro.pipeline.composition import Composer
+from repro.pipeline.config import CONF
 from repro.pipeline.devices import find_device
 from repro.pipeline.experiment import retrain_task
 from repro.storage.provenance import provenance

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
 from repro.models import Architecture
-from repro.pipeline.composition import CONF, Composer
+from repro.pipeline.composition import Composer
+from repro.pipeline.config import CONF
 from repro.storage.provenance import provenance
 
 Data = list[tuple[Tensor, Tensor]]

@@ -37,7 +37,8 @@ import pandas as pd
 import torch
 
 from repro.models import Architecture
-from repro.pipeline.composition import CONF, Composer
+from repro.pipeline.composition import Composer
+from repro.pipeline.config import CONF
 from repro.pipeline.launch.local import WORKER_ENVIRONMENT
 from repro.training.block import EVALUATION_BATCH, Runs, initial_network, layout
 from repro.training.engines import ENGINES

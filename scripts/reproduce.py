@@ -24,8 +24,10 @@ from repro.pipeline.launch import queue
 from repro.pipeline.launch.hints import Hints
 from repro.pipeline.launch.local import Workers
 from repro.pipeline.launch.submissions import done_elsewhere, submitted_path
+from repro.pipeline.remembered import experiment_of
 from repro.pipeline.tasks import COMPUTED, Stages, Task, finished, run, unfinished
 from repro.storage.files import check_folder
+from repro.storage.index import remembering
 from repro.storage.layout import check_folder_is, claim_folder
 
 ON_SLURM = ("wait", "logs", "retry", "cancel")
@@ -52,12 +54,20 @@ def main() -> None:
 
 def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
     """Do what `name` asks for with the experiment that `overrides` describe."""
-    experiment = Experiment(overrides)
+    experiment = experiment_of(overrides)
     figure = name.removeprefix("fig") if name.startswith("fig") and name != "figures" else None
     if figure is None and name not in COMMANDS:
         raise ValueError(f"unknown command {name!r}; there are {', '.join(COMMANDS)} and fig<number>")
     check_folder_is(experiment.root, experiment.experiment)
     stages = experiment.stages(None if figure is None else [figure])
+    with remembering(experiment.root):
+        carry_out(name, stages, experiment, overrides, dry_run=dry_run, figure=figure)
+
+
+def carry_out(
+    name: str, stages: Stages, experiment: Experiment, overrides: list[str], *, dry_run: bool, figure: str | None
+) -> None:
+    """Do what `name` asks for with the tasks of the experiment, or only of those of a figure."""
     if name == "plan":
         show_plan(stages, experiment)
         return
@@ -154,15 +164,22 @@ def warn_of_jobs(root: Path, hints: Hints) -> None:
 
 
 def run_stage(stage: str, tasks: Sequence[Task], workers: Workers) -> None:
-    """Run what is not finished of one stage."""
+    """Run what is not finished of one stage; a figure that lacks a result does not keep the others from being drawn."""
     if stage in COMPUTED:
         workers.run(unfinished(tasks))
-    else:
-        for task in tasks:
+        return
+    done, lacking = [], []
+    for task in tasks:
+        try:
             run(task)
-        done_elsewhere(tasks)
-        if tasks:
-            print(f"{stage}: {len(tasks)} tasks done", flush=True)
+            done.append(task)
+        except FileNotFoundError as error:
+            lacking.append(f"{stage} {task.name}: {error}")
+    done_elsewhere(done)
+    if done:
+        print(f"{stage}: {len(done)} tasks done", flush=True)
+    if lacking:
+        raise FileNotFoundError("\n".join(lacking))
 
 
 def show_status(stages: Stages) -> None:

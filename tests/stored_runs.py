@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from repro.storage.runs import read_run
+from repro.storage.runs import read_run, read_table
 
 
 def outcomes(root: Path) -> dict[str, Any]:
@@ -16,4 +16,4 @@ def outcomes(root: Path) -> dict[str, Any]:
 
 def selected(root: Path) -> pd.DataFrame:
     """The selected runs, without the time they took."""
-    return pd.read_csv(root / "selected.csv").drop(columns="seconds")
+    return read_table(root / "selected.csv").drop(columns="seconds")

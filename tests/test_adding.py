@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from repro.storage.results import load_result
+from repro.storage.runs import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -128,7 +128,7 @@ def test_a_data_set_and_a_network_of_a_user(added):
     figures = ["figures.3.n_per_class=[4]", "measurements.hessian_spectrum.steps=8"]
     reproduce(folder, "all", *cell, *figures, *found_there)
     root = folder / "outputs" / "smoke"
-    table = pd.read_csv(root / "runs.csv")
+    table = read_table(root / "runs.csv")
     assert len(table) == 6
     assert set(table.data_title) == {"Squares"}
     assert set(table.model_title) == {"Shallow network"}

@@ -5,7 +5,8 @@ import pytest
 from repro.figures import FIGURES, find_figure
 from repro.measurements import MEASUREMENTS
 from repro.models import Architecture
-from repro.pipeline.composition import CONF, Composer
+from repro.pipeline.composition import Composer
+from repro.pipeline.config import CONF
 from repro.pipeline.experiment import Experiment
 
 

@@ -16,7 +16,8 @@ import pytest
 from safetensors import safe_open
 
 from repro.storage.results import load_result
-from repro.storage.runs import read_run
+from repro.storage.runs import read_run, read_table
+from repro.storage.sealed import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = [
@@ -74,7 +75,7 @@ def check_whole(root):
     for path in root.glob("runs/**/lr*.json"):
         read_run(path)
     for path in root.glob("selected/**/run.json"):
-        json.loads(path.read_text())
+        read_json(path)
     for path in root.glob("**/*.safetensors"):
         with safe_open(path, framework="np") as file:
             assert all(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118 (not a dict)
@@ -94,7 +95,7 @@ def found(root):
     """All results, without what differs between two computations of them: seconds and dates."""
     results = {}
     for path in sorted(root.glob("runs/**/lr*.json")) + sorted(root.glob("selected/**/run.json")):
-        kept = json.loads(path.read_text())
+        kept = read_json(path)
         del kept["provenance"]
         results[str(path.relative_to(root))] = kept  # of a selected run with the digests of its checkpoints
     for path in root.glob("results/**/*.npz"):  # exactly the same numbers, as a worker computes with one thread
@@ -103,7 +104,7 @@ def found(root):
     for path in root.glob("figures/[!.]*"):  # a PDF holds its date
         results[str(path.relative_to(root))] = path.read_text() if path.suffix == ".csv" else "there"
     if (root / "selected.csv").exists():
-        results["selected.csv"] = pd.read_csv(root / "selected.csv").drop(columns="seconds").to_csv()
+        results["selected.csv"] = read_table(root / "selected.csv").drop(columns="seconds").to_csv()
     return results
 
 

@@ -12,6 +12,7 @@ from stored_runs import outcomes, selected
 
 from repro.pipeline import tasks
 from repro.pipeline.experiment import Experiment
+from repro.storage.runs import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,7 +54,7 @@ def test_everything_is_there_and_said_where(finished):
 def test_selection_is_the_best_of_the_runs_and_retraining_gives_it_again(finished):
     root, _ = finished
     best = selected(root)
-    table = pd.read_csv(root / "runs.csv")
+    table = read_table(root / "runs.csv")
     assert len(table) == 6
     for row in best.itertuples():
         assert row.test_error == table[table.n_per_class == row.n_per_class].test_error.min()
@@ -106,7 +107,7 @@ def test_a_missing_run_stops_the_selection_and_can_be_tolerated(finished, tmp_pa
     refused = reproduce("select", tmp_path, check=False)
     assert "fashion_mnist_embedded/mlp/n4 lacks 1 of 3 learning rates (1)" in refused.stderr
     reproduce("select", tmp_path, "missing_allowed=1")
-    assert len(pd.read_csv(tmp_path / "smoke/runs.csv")) == 5
+    assert len(read_table(tmp_path / "smoke/runs.csv")) == 5
 
 
 def test_selecting_in_a_part_of_the_grid_keeps_the_other_cells(finished, tmp_path):
@@ -114,7 +115,7 @@ def test_selecting_in_a_part_of_the_grid_keeps_the_other_cells(finished, tmp_pat
     shutil.copytree(root, tmp_path / "smoke")
     reproduce("select", tmp_path, "n_per_class=6")
     for name in ("runs.csv", "selected.csv"):
-        part, whole = (pd.read_csv(folder / name) for folder in (tmp_path / "smoke", root))
+        part, whole = (read_table(folder / name) for folder in (tmp_path / "smoke", root))
         pd.testing.assert_frame_equal(part, whole, check_like=True)
 
 

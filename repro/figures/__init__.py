@@ -13,22 +13,22 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 import pkgutil
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from matplotlib.figure import Figure
-
-from repro.figures import style
-from repro.figures.numbers import drawn_numbers
-from repro.figures.results import Results
 from repro.storage.files import write_atomically, write_json
 from repro.storage.identity import drawing
 from repro.storage.results import Cell
+from repro.storage.sealed import read_json, stored
+
+if TYPE_CHECKING:  # whoever asks which figures there are draws none
+    from matplotlib.figure import Figure
+
+    from repro.figures.results import Results
 
 
 def _modules() -> dict[str, str]:
@@ -80,10 +80,14 @@ class PaperFigure(NamedTuple):
 
     def results(self, root: Path, cells: Iterable[Cell], experiment: str | None = None) -> Results:
         """What is stored below `root` of all that the figure is drawn from; see `Results.load`."""
+        from repro.figures.results import Results
+
         return Results.load(root, self.measurements, cells, experiment, fallback=self.fallback)
 
     def draw(self, results: Results) -> Figure:
         """The figure, in the house style whatever the caller's matplotlib settings are."""
+        from repro.figures import style
+
         with style.theme():
             return self._loaded().draw(results)
 
@@ -126,6 +130,9 @@ def draw(root: Path, number: str, cells: Sequence[Cell], experiment: str, *, for
     Nothing is done, unless forced, where these files are there and were drawn from the same results by the same code,
     which a digest in the json file beside them tells.
     """
+    from repro.figures import style
+    from repro.figures.numbers import drawn_numbers
+
     paper_figure = find_figure(number)
     path = figure_path(root, paper_figure)
     read = [name for name in (*paper_figure.measurements, paper_figure.fallback) if name]
@@ -145,7 +152,4 @@ def _drawn_as(path: Path, wanted: Mapping[str, str]) -> bool:
     """Whether all files of a figure are there, and the digest beside them is the one wanted."""
     if not all(path.with_suffix(suffix).exists() for suffix in (".pdf", ".png", ".csv", ".json")):
         return False
-    try:
-        return json.loads(path.with_suffix(".json").read_text()) == wanted
-    except ValueError:  # damaged: draw again
-        return False
+    return stored(path.with_suffix(".json"), read_json) == wanted

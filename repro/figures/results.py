@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from repro.storage.results import Cell, Result, load_result, result_path
+from repro.storage.runs import read_table
+from repro.storage.sealed import stored
 
 
 class Results:
@@ -56,8 +59,8 @@ class Results:
         Where the result of `exact_spectrum` says that a cell is too large for it, that of `fallback` takes its place.
 
         Raises:
-            FileNotFoundError: results are missing; the sentence says which and how to get them.
-            ValueError: a file is damaged.
+            FileNotFoundError: results are missing or damaged; the sentence says which and how to get them.
+            DamagedError: a table is damaged.
         """
         cells = list(cells)
         measured = {name: _of_one_measurement(root, name, cells) for name in measurements}
@@ -66,7 +69,7 @@ class Results:
                 result if is_exact(result) else _of_one_measurement(root, fallback, [cell])[0]
                 for cell, result in zip(cells, measured["exact_spectrum"])
             ]
-        return cls(experiment or root.name, measured, _table(root / "runs.csv"), _table(root / "selected.csv"))
+        return cls(experiment or root.name, measured, read_table(root / "runs.csv"), read_table(root / "selected.csv"))
 
 
 def is_exact(result: Result) -> bool:
@@ -75,14 +78,15 @@ def is_exact(result: Result) -> bool:
 
 
 def _of_one_measurement(root: Path, measurement: str, cells: list[Cell]) -> list[Result]:
-    of_no_network = result_path(root, measurement, None)
-    if of_no_network.exists():
-        return [load_result(of_no_network, None)]
-    missing = [str(cell) for cell in cells if not result_path(root, measurement, cell).exists()]
+    of_no_network = stored(result_path(root, measurement, None), partial(load_result, cell=None))
+    if of_no_network is not None:
+        return [of_no_network]
+    found = [stored(result_path(root, measurement, cell), partial(load_result, cell=cell)) for cell in cells]
+    missing = [str(cell) for cell, result in zip(cells, found, strict=True) if result is None]
     if missing or not cells:
         where = f"{measurement} is not measured yet" + (f" on {', '.join(missing)}" if missing else "")
         raise FileNotFoundError(f"{where}; `make reproduce` measures what experiment {root.name} lacks")
-    return [load_result(result_path(root, measurement, cell), cell) for cell in cells]
+    return [result for result in found if result is not None]
 
 
 def _describe(result: Result) -> str:
@@ -97,8 +101,3 @@ def _describe(result: Result) -> str:
         *([f"epoch {epochs[-1]}"] if epochs else []),
     ]
     return ", ".join(parts)
-
-
-def _table(path: Path) -> pd.DataFrame:
-    """A csv table; empty if the experiment trains nothing."""
-    return pd.read_csv(path) if path.exists() else pd.DataFrame()

@@ -36,7 +36,6 @@ from repro.storage.layout import claim_folder
 
 OF_EXPERIMENT = ("launch", "measurements", "figures")  # keys that do not depend on the cell
 OF_CELL = ("n_per_class", "seed", "model", "training", "learning_rates")  # keys that may depend on its size and seed
-CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
 
 def _schema() -> type[Any]:

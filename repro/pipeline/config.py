@@ -11,8 +11,8 @@ from typing import Any
 from repro.data import DataSet
 from repro.pipeline.grid import LearningRates
 from repro.training import Recipe
-from repro.training.engines import ENGINES
 
+CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 STAGES = ("sweep", "select", "retrain", "measure", "figures", "report")
 
 
@@ -159,6 +159,8 @@ class Config(Machine):
     weights: str | None = None
 
     def __post_init__(self) -> None:
+        from repro.training.engines import ENGINES  # loads torch, which what is composed already does without
+
         super().__post_init__()
         check_name(self.name)
         if self.engine not in ENGINES:

@@ -108,6 +108,19 @@ class Throughput(NamedTuple):
         gradient = trainings.examples * self.example_seconds
         return products(settings, trainings.data.classes) * PRODUCT * gradient
 
+    def scaled(self, work: float, weight_bytes: int) -> Throughput:
+        """Of a network that takes `work` times as many operations."""
+        step, example, evaluation = (work * seconds for seconds in self[:3])
+        return Throughput(step, example, evaluation, weight_bytes)
+
+
+def weight_bytes(trainings: Trainings) -> int:
+    """Of one checkpoint of a cell's network."""
+    of = trainings.data
+    with torch.random.fork_rng(devices=[]):
+        network = trainings.model.build(channels=of.channels, classes=of.classes, side=of.side)
+    return sum(tensor.nbytes for tensor in network.state_dict().values())
+
 
 def calibrate(
     trainings: Trainings, build: Callable[[], nn.Module], device: str, *, rates: int, seconds: float
@@ -150,8 +163,14 @@ def _step_seconds(runs: Runs, batch: tuple[Tensor, Tensor], seconds: float) -> f
 
 
 def _seconds(once: Callable[[], object], at_least: float) -> float:
-    """Mean time of a call, over `at_least` seconds and two calls, after one to warm up."""
+    """Mean time of a call, over `at_least` seconds and two calls, after one to warm up.
+
+    One call that takes three times as long is not repeated: what warming up costs is little beside it.
+    """
+    start = time.perf_counter()
     once()
+    if (alone := time.perf_counter() - start) > 3 * at_least:
+        return alone
     start, calls = time.perf_counter(), 0
     while calls < 2 or time.perf_counter() - start < at_least:
         once()

@@ -9,15 +9,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from repro.figures import find_figure
+from repro.figures import PaperFigure, find_figure
 from repro.measurements import find_measurement
 from repro.models import Architecture
-from repro.pipeline.composition import CONF, Composer, values_of
-from repro.pipeline.config import Config, Shown
-from repro.pipeline.cost import cut
+from repro.pipeline.config import CONF, Config, Shown
 from repro.pipeline.grid import sample_size
 from repro.pipeline.stages.figures import Draw
 from repro.pipeline.stages.measure import Measure, OwnWeights
@@ -76,12 +75,14 @@ def retrain_task(config: Config, trainings: Trainings | None = None, indices: It
 
 def measure_task(config: Config, measurement: str, of: Retrain | OwnWeights | None) -> Measure:
     """A measurement with the configuration's settings of it."""
+    kind = find_measurement(measurement)
     return Measure(
         root=config.root,
         force=config.force,
         experiment=config.name,
         measurement=measurement,
-        settings=config.measurements[find_measurement(measurement).name],
+        settings=asdict(config.measurements[measurement]),
+        version=kind.version,
         of=of,
         asked_device=config.device,
     )
@@ -104,18 +105,22 @@ class Experiment:
 
     `overrides` are Hydra's: those of an axis of the grid (data, model, n_per_class, seed, lr_index) replace the
     experiment's values of that axis, comma-separated or as a range; all others hold for every task.
+
+    It holds plain values alone: `repro.pipeline.remembered` keeps it, so that tasks are listed without Hydra and torch.
     """
 
     def __init__(self, overrides: Sequence[str] = (), conf: Path = CONF):
-        self._composer = Composer(overrides, AXES, conf)
-        self.config, self.experiment = self._composer.config, self._composer.experiment
+        from repro.pipeline.composition import Composer, values_of
+        from repro.pipeline.cost import cut
+
+        composer = Composer(overrides, AXES, conf)
+        self.config, self.experiment = composer.config, composer.experiment
         self.name, self.root, self.launch = self.config.name, self.config.root, self.config.launch
-        self._narrowed = bool(self._composer.chosen)
-        self.axes = {axis: values_of(axis, self._composer.params) for axis in AXES}
-        self._figures = {find_figure(key).number: shown for key, shown in self.config.figures.items()}
+        self._narrowed = bool(composer.chosen)
+        self.axes = {axis: values_of(axis, composer.params) for axis in AXES}
         self._cells: dict[Cell, tuple[Trainings, tuple[int, ...]]] = {}
         for data, model in itertools.product(self.axes["data"], self.axes["model"]):
-            for config in self._composer.cells(data, model, self.axes["n_per_class"], self.axes["seed"]):
+            for config in composer.cells(data, model, self.axes["n_per_class"], self.axes["seed"]):
                 trainings = trainings_of(config)
                 chosen = (trainings.rates.indices(choice) for choice in self.axes["lr_index"])
                 indices = tuple(sorted(set(itertools.chain.from_iterable(chosen))))
@@ -123,6 +128,17 @@ class Experiment:
                     self._cells[trainings.cell] = trainings, indices
         if not self._cells:
             raise ValueError(f"experiment {self.name} has an empty axis: {self.axes}")
+        self._names = {cell: _names(cell, trainings) for cell, (trainings, _) in self._cells.items()}
+        most, work = self.launch.rates_per_task, self.launch.petaflop_per_task
+        self._blocks = {cell: cut(*of, rates=most, petaflop=work) for cell, of in self._cells.items()}
+        self._figures = {find_figure(key).number: shown for key, shown in self.config.figures.items()}
+        self._drawn_from = {key: _Sources.of(find_figure(key)) for key in self._figures}
+        names = {name for sources in self._drawn_from.values() for name in sources.names}
+        self._of_network = {name: find_measurement(name).of_network for name in names}
+        self._measure = {name: measure_task(self.config, name, None) for name in names}
+        exact = self.config.measurements["exact_spectrum"]
+        self._exact = {c for c, (of, _) in self._cells.items() if exact.serves(of.examples, of.data.classes)}
+        self.config = dataclasses.replace(self.config, measurements={})  # they are in the tasks
 
     def cells(self) -> dict[Cell, Trainings]:
         """Every cell of the grid with its trainings."""
@@ -144,12 +160,13 @@ class Experiment:
 
     def _cells_of_all_seeds(self, key: str) -> list[Cell]:
         """Those that are measured for a figure: the claims of the report take every seed."""
-        figure = find_figure(key)
-        if figure.number not in self._figures:
+        number = find_figure(key).number
+        if number not in self._figures:
             raise ValueError(f"experiment {self.name} does not draw figure {key}; it draws {', '.join(self._figures)}")
-        if figure.measurements and not any(find_measurement(name).of_network for name in figure.measurements):
+        measurements = self._drawn_from[number].measurements
+        if measurements and not any(self._of_network[name] for name in measurements):
             return []
-        shown = self._figures[figure.number]
+        shown = self._figures[number]
         if not (chosen := self._matching(shown)):
             raise ValueError(f"no cell of experiment {self.name} matches figure {key}: {_described(shown)}")
         return chosen
@@ -161,7 +178,7 @@ class Experiment:
             ValueError: no cell of the whole grid has one of the values.
         """
         wanted = {axis: set(map(str, values)) for axis, values in vars(shown).items() if values is not None}
-        names = {cell: _names(cell, trainings) for cell, (trainings, _) in self._cells.items()}
+        names = self._names
         for axis, values in wanted.items():
             if not self._narrowed and (unknown := values - set().union(*(of[axis] for of in names.values()))):
                 raise ValueError(
@@ -182,7 +199,7 @@ class Experiment:
         drawn = {key: self.figure_cells(key) for key in (self._drawable() if keys is None else keys)}
         shown = {key: self._cells_of_all_seeds(key) for key in drawn} if whole else drawn
         cells = list(self._cells) if whole else [c for c in self._cells if any(c in of for of in shown.values())]
-        measured = {cell for key, of in shown.items() if find_figure(key).measurements for cell in of}
+        measured = {cell for key, of in shown.items() if self._sources(key).measurements for cell in of}
         return {
             "sweep": [task for cell in cells for task in self._sweep_tasks(cell)],
             "select": [self._select_task(cells)] if cells else [],
@@ -194,10 +211,8 @@ class Experiment:
 
     def _sweep_tasks(self, cell: Cell) -> list[Sweep]:
         """The trainings of a cell, as many per task as the launcher wants."""
-        trainings, indices = self._cells[cell]
-        parts = cut(trainings, indices, rates=self.launch.rates_per_task, petaflop=self.launch.petaflop_per_task)
         common: dict[str, Any] = {"root": self.root, "force": self.config.force, "machine": self.config.machine}
-        return [Sweep(trainings=trainings, indices=part, **common) for part in parts]
+        return [Sweep(trainings=self._cells[cell][0], indices=part, **common) for part in self._blocks[cell]]
 
     def _select_task(self, cells: Iterable[Cell]) -> Select:
         return Select(
@@ -213,21 +228,19 @@ class Experiment:
     def _measure_tasks(self, shown: Mapping[str, Iterable[Cell]]) -> list[Task]:
         tasks: dict[str, Task] = {}
         for key, cells in shown.items():
-            figure, networks = find_figure(key), [self._retrain_task(cell) for cell in cells]
+            sources, networks = self._sources(key), [self._retrain_task(cell) for cell in cells]
             asked: list[tuple[str, Retrain | None]] = []
-            for measurement in figure.measurements:
-                of_network = find_measurement(measurement).of_network
-                asked += [(measurement, of) for of in (networks if of_network else [None])]
-            if figure.fallback:
-                asked += [(figure.fallback, of) for of in networks if not self._is_exact(of.trainings)]
+            for measurement in sources.measurements:
+                asked += [(measurement, of) for of in (networks if self._of_network[measurement] else [None])]
+            if sources.fallback:  # where a cell is too large for the exact spectrum of G
+                asked += [(sources.fallback, of) for of in networks if of.trainings.cell not in self._exact]
             for measurement, of in asked:
-                task = measure_task(self.config, measurement, of)
+                task = dataclasses.replace(self._measure[measurement], of=of)
                 tasks[task.name] = task
         return list(tasks.values())
 
-    def _is_exact(self, trainings: Trainings) -> bool:
-        """Whether a cell is small enough for the exact spectrum of G."""
-        return self.config.measurements["exact_spectrum"].serves(trainings.examples, trainings.data.classes)
+    def _sources(self, key: str) -> _Sources:
+        return self._drawn_from[find_figure(key).number]
 
     def _draw_task(self, key: str, cells: Iterable[Cell]) -> Draw:
         common: dict[str, Any] = {"root": self.root, "force": self.config.force, "experiment": self.name}
@@ -248,6 +261,21 @@ class Experiment:
         if self._narrowed:
             raise ValueError("the gallery shows the whole experiment; leave out the values of the grid's axes")
         return Path(self.config.gallery)
+
+
+class _Sources(NamedTuple):
+    """The measurements that a figure is drawn from."""
+
+    measurements: tuple[str, ...]
+    fallback: str | None
+
+    @classmethod
+    def of(cls, figure: PaperFigure) -> _Sources:
+        return cls(figure.measurements, figure.fallback)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in (*self.measurements, self.fallback) if name]
 
 
 def _names(cell: Cell, trainings: Trainings) -> dict[str, set[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +35,7 @@ class LearningRates:
             raise ValueError(
                 f"lr_index {index} is outside the grid of {self.count} learning rates (0 to {self.count - 1})"
             )
-        rate = np.logspace(np.log10(self.highest), np.log10(self.lowest), self.count)[index]
-        return float(f"{rate:.12g}")  # numpy's last bit depends on the CPU, a run's identity must not
+        return _log_spaced(self.highest, self.lowest, self.count)[index]
 
     def indices(self, choice: int | str) -> list[int]:
         """The indices that a value of lr_index names: one (7), a range with both ends (0-24), a part (2of4) or all.
@@ -63,6 +63,12 @@ class LearningRates:
                 "parts such as 1of4 fit any grid"
             )
         return list(range(first, last + 1))
+
+
+@functools.cache
+def _log_spaced(highest: float, lowest: float, count: int) -> list[float]:
+    rates = np.logspace(np.log10(highest), np.log10(lowest), count)
+    return [float(f"{rate:.12g}") for rate in rates]  # numpy's last bit depends on the CPU, a run's identity must not
 
 
 def sample_size(choice: int | str, sizes: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from repro.pipeline.config import Launch
-from repro.pipeline.cost import Throughput, calibrate
+from repro.pipeline.cost import Throughput, calibrate, forward_flop, weight_bytes
 from repro.pipeline.devices import find_device
 from repro.pipeline.stages.measure import Measure
 from repro.pipeline.stages.retrain import Retrain
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     longest_job_hours: float  # of the sweep and of retraining
     longest_training_hours: float
     disk_bytes: int
-    deviations: dict[str, float]  # by network: predicted over measured time of finished runs, minus one
+    deviations: dict[str, float]  # of networks timed: predicted over measured time of finished runs, minus one
 
 
 def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
@@ -45,12 +45,14 @@ def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
     table = Throughputs(seconds)
     training = [task for stage in ("sweep", "retrain") for task in stages[stage] if not task.finished()]
     measuring = [task for task in stages["measure"] if not task.finished()]
-    alone = [table.of_task(task).training_seconds(task.trainings) for task in training]  # type: ignore[attr-defined]
-    counts = [len(task.indices) if isinstance(task, Sweep) else 1 for task in training]
+    alone = [table.training_seconds(task.trainings, task.device, _rates(task)) for task in training]  # type: ignore[attr-defined]
+    counts = [_rates(task) for task in training]
     jobs = [job_startup + each * count for each, count in zip(alone, counts, strict=True)]
     measured = [job_startup + table.measurement_seconds(task) for task in measuring]
     kept = sum(
-        len(task.kept_epochs) * table.of_task(task).weight_bytes for task in training if isinstance(task, Retrain)
+        len(task.kept_epochs) * table.of(task.trainings, task.device).weight_bytes
+        for task in training
+        if isinstance(task, Retrain)
     )
     return Plan(
         jobs=len(jobs) + len(measured),
@@ -60,38 +62,52 @@ def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
         longest_job_hours=max(jobs, default=0.0) / 3600,
         longest_training_hours=max(alone, default=0.0) / 3600,
         disk_bytes=sum(counts) * RUN_BYTES + kept,
-        deviations=deviations(_stored_seconds(stages["sweep"]), table),
+        deviations=deviations(_stored_seconds(stages["sweep"], table), table),
     )
 
 
 class Throughputs:
-    """The throughput of each network on this device, timed when first asked for."""
+    """The throughput of each network on this device, timed when first asked for.
+
+    On data of another kind, which change its first or last layer alone, it follows from the operations of one image.
+    """
 
     def __init__(self, seconds: float):
         self._seconds = seconds
         self._known: dict[str, Throughput] = {}
+        self._timed: dict[str, Trainings] = {}
+        self._trainings: dict[Cell, float] = {}
 
-    def of_task(self, task: Task) -> Throughput:
-        """Of the network of a task that trains."""
-        assert isinstance(task, Sweep | Retrain)
-        rates = len(task.indices) if isinstance(task, Sweep) else 1
-        return self.of(task.trainings, task.device, rates)
+    def __contains__(self, trainings: Trainings) -> bool:
+        """Whether the throughput of a cell's network is known."""
+        return network_name(trainings) in self._known
 
     def of(self, trainings: Trainings, device: str, rates: int = 1) -> Throughput:
         """Of the network of a cell on a device, as configured."""
         name = network_name(trainings)
         if name not in self._known:
-            self._known[name] = calibrate(
-                trainings, lambda: build(trainings), find_device(device), rates=rates, seconds=self._seconds
-            )
+            timed = self._timed.setdefault(trainings.model.full_title, trainings)
+            if timed is trainings:
+                self._known[name] = calibrate(
+                    trainings, lambda: build(trainings), find_device(device), rates=rates, seconds=self._seconds
+                )
+            else:
+                work = forward_flop(trainings) / forward_flop(timed)
+                self._known[name] = self._known[network_name(timed)].scaled(work, weight_bytes(trainings))
         return self._known[name]
+
+    def training_seconds(self, trainings: Trainings, device: str, rates: int = 1) -> float:
+        """Of one training of a cell."""
+        if trainings.cell not in self._trainings:
+            self._trainings[trainings.cell] = self.of(trainings, device, rates).training_seconds(trainings)
+        return self._trainings[trainings.cell]
 
     def measurement_seconds(self, task: Task) -> float:
         """Of a measurement; one of no network counts as nothing."""
         if not isinstance(task, Measure) or task.of is None:
             return 0.0
         of = self.of(task.of.trainings, task.device)
-        return of.measurement_seconds(task.of.trainings, task.settings)
+        return of.measurement_seconds(task.of.trainings, task.typed_settings())
 
 
 def network_name(trainings: Trainings) -> str:
@@ -110,20 +126,28 @@ def deviations(stored: Iterable[tuple[Trainings, str, float]], table: Throughput
     measured: dict[str, float] = {}
     for trainings, device, seconds in stored:
         name = network_name(trainings)
-        predicted[name] = predicted.get(name, 0.0) + table.of(trainings, device).training_seconds(trainings)
+        predicted[name] = predicted.get(name, 0.0) + table.training_seconds(trainings, device)
         measured[name] = measured.get(name, 0.0) + seconds
     return {name: predicted[name] / measured[name] - 1 for name in predicted}
 
 
-def _stored_seconds(sweep: Iterable[Task]) -> list[tuple[Trainings, str, float]]:
-    """Finished trainings with the seconds they took; a diverged one stopped early and says nothing."""
+def _rates(task: Task) -> int:
+    """How many trainings a task is."""
+    return len(task.indices) if isinstance(task, Sweep) else 1
+
+
+def _stored_seconds(sweep: Iterable[Task], table: Throughputs) -> list[tuple[Trainings, str, float]]:
+    """Finished trainings of networks that were timed, with the seconds they took.
+
+    A diverged one stopped early and says nothing.
+    """
     found = []
     for task in sweep:
         assert isinstance(task, Sweep)
-        for index in task.indices:
-            path = runs.run_path(task.root, task.trainings.cell, index)
-            if path.exists() and not (run := runs.read_run(path))["metrics"]["diverged"]:
-                found.append((task.trainings, task.device, run["provenance"]["seconds"]))
+        for index in task.indices if task.trainings in table else ():
+            run = runs.row(runs.run_path(task.root, task.trainings.cell, index))
+            if run is not None and not run["diverged"]:
+                found.append((task.trainings, task.device, run["seconds"]))
     return found
 
 

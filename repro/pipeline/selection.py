@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import pandas as pd
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from repro.storage.results import Cell
 from repro.storage.runs import CELL_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+LOWEST = ("test_error", "test_loss")
 
 
 class MissingRunsError(RuntimeError):
     """Some cells of the grid lack trainings, so that their best run is not known yet."""
 
 
-def select(runs: pd.DataFrame) -> pd.DataFrame:
-    """The best run of each cell, one row each.
+def rank(run: Mapping[str, Any]) -> tuple[bool, float, float, int]:
+    """What runs of a cell are ordered by, the best first.
 
     A diverged run, or one whose error is not a finite number, is never selected over a finite one. Ties go to the lower
     test loss, then to the larger learning-rate index (the smaller rate).
     """
-    ranked = runs.assign(unusable=runs.diverged.astype(bool) | runs.test_error.isna())
-    ranked = ranked.sort_values(
-        ["unusable", "test_error", "test_loss", "lr_index"], ascending=[True, True, True, False], na_position="last"
-    )
-    best = ranked.groupby(CELL_COLUMNS, sort=False).head(1)
-    return best.drop(columns="unusable").sort_values(CELL_COLUMNS).reset_index(drop=True)
+    error, loss = (math.inf if run[key] is None or math.isnan(run[key]) else run[key] for key in LOWEST)
+    return bool(run["diverged"]) or error == math.inf, error, loss, -run["lr_index"]
 
 
-def check_complete(runs: pd.DataFrame, expected: Iterable[tuple[Cell, int]], missing_allowed: int) -> None:
+def select(runs: pd.DataFrame) -> pd.DataFrame:
+    """The best run of each cell, one row each."""
+    of_cells: dict[tuple[Any, ...], list[int]] = {}
+    for position, cell in enumerate(runs[CELL_COLUMNS].itertuples(index=False, name=None)):
+        of_cells.setdefault(cell, []).append(position)
+    ranks = [rank(run) for run in runs.to_dict("records")]
+    best = [min(positions, key=ranks.__getitem__) for positions in of_cells.values()]
+    return runs.iloc[best].sort_values(CELL_COLUMNS).reset_index(drop=True)
+
+
+def check_complete(
+    runs: Iterable[Mapping[str, Any]], expected: Iterable[tuple[Cell, int]], missing_allowed: int
+) -> None:
     """Refuse to select from a sweep that is not finished.
+
+    Args:
+        runs: the rows of those that are stored.
 
     Raises:
         MissingRunsError: a cell lacks more than `missing_allowed` of its (cell, learning-rate index) pairs, or all.
     """
-    present = set(runs[[*CELL_COLUMNS, "lr_index"]].itertuples(index=False, name=None)) if len(runs) else set()
+    present = {(*(run[column] for column in CELL_COLUMNS), run["lr_index"]) for run in runs}
     wanted: dict[Cell, list[int]] = {}
     for cell, lr_index in expected:
         wanted.setdefault(cell, []).append(lr_index)

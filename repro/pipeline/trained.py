@@ -25,6 +25,7 @@ from repro.pipeline.config import Machine
 from repro.pipeline.trainings import Trainings
 from repro.storage.files import write_atomically
 from repro.storage.identity import file_digest
+from repro.storage.sealed import DamagedError, stored
 
 
 def build(trainings: Trainings) -> nn.Module:
@@ -94,10 +95,14 @@ class StoredCheckpoints(Mapping[int, nn.Module]):
 
     def __getitem__(self, epoch: int) -> nn.Module:
         path = self._folder / f"epoch{epoch:04d}.safetensors"
-        model = load_weights(path, build(self._trainings)).to(self._device)
-        if self._digests.get(path.name, digest := file_digest(path)) != digest:
-            raise ValueError(f"{path} is not the file that was written; delete run.json beside it and retrain")
-        return model
+        if stored(path, self._prove) is None:
+            raise FileNotFoundError(f"{path} is missing or was damaged; the next run trains this network again")
+        return load_weights(path, build(self._trainings)).to(self._device)
+
+    def _prove(self, path: Path) -> str:
+        if (digest := file_digest(path)) != self._digests[path.name]:
+            raise DamagedError(path, "its content does not match the digest in run.json")
+        return digest
 
 
 def network_of(

@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from repro.storage.sealed import SEAL, seal
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -100,6 +102,20 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
         yield held
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, atomically; NaN and infinity are refused by the reader's standard, so by us."""
-    write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n"))
+def write_sealed(path: Path, write: Callable[[Path], object]) -> None:
+    """The same for a file that `write` leaves with a `SEAL` in it: it proves its content when it is read."""
+
+    def sealed(unfinished: Path) -> None:
+        write(unfinished)
+        seal(unfinished)
+
+    write_atomically(path, sealed)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON that proves its content; `sealed.read_json` reads it.
+
+    NaN and infinity are refused by the reader's standard, so by us.
+    """
+    text = json.dumps({"sealed": SEAL, **content}, indent=1, allow_nan=False) + "\n"
+    write_sealed(path, lambda unfinished: unfinished.write_text(text))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from repro.storage.files import write_json
+from repro.storage.files import write_atomically
 
-LAYOUT = 2  # raised when stored files change so that an older version would misread them, or we theirs
+LAYOUT = 3  # raised when stored files change so that an older version would misread them, or we theirs
 RESULTS = ("runs", "selected", "results")  # what a folder of the first layout holds, which had no mark
 
 
@@ -54,4 +54,5 @@ def claim_folder(root: Path, experiment: str) -> None:
     """
     check_folder_is(root, experiment)
     if not (root / "experiment.json").exists():
-        write_json(root / "experiment.json", {"experiment": experiment, "layout": LAYOUT})
+        mark = json.dumps({"experiment": experiment, "layout": LAYOUT}, indent=1) + "\n"  # for every version to read
+        write_atomically(root / "experiment.json", lambda unfinished: unfinished.write_text(mark))

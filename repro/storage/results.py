@@ -6,14 +6,17 @@ outputs/<experiment>/results/<measurement>.npz                         of no net
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from repro.storage.files import write_atomically
+from repro.storage.files import write_sealed
+from repro.storage.sealed import SEAL, proven, reading
 
 
 class Cell(NamedTuple):
@@ -69,45 +72,30 @@ def result_path(root: Path, measurement: str, cell: Cell | None) -> Path:
 
 
 def save_result(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, Any]) -> None:
-    """Write arrays and provenance as one npz file, atomically."""
+    """Write arrays and provenance as one npz file that proves its content, atomically."""
 
     def write(unfinished: Path) -> None:
         with unfinished.open("wb") as file:
             np.savez_compressed(file, provenance=np.array(json.dumps(provenance)), **arrays)  # type: ignore[arg-type]
+        with zipfile.ZipFile(unfinished, "a") as archive:
+            archive.comment = SEAL.encode()
 
-    write_atomically(path, write)
+    write_sealed(path, write)
 
 
 def load_provenance(path: Path) -> dict[str, Any]:
-    """Only where a result came from, without reading its arrays.
-
-    Raises:
-        ValueError: the file is damaged; delete it and measure again.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return json.loads(str(file["provenance"]))
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is damaged ({error}); delete it, the next run measures it again")
+    """Only where a result came from; raises as `load_result` does."""
+    with reading(path), np.load(io.BytesIO(proven(path)), allow_pickle=False) as file:
+        return json.loads(str(file["provenance"]))
 
 
 def load_result(path: Path, cell: Cell | None) -> Result:
     """Read a result back. Nothing is unpickled.
 
     Raises:
-        ValueError: the file is damaged; delete it and measure again.
+        FileNotFoundError: there is no such file.
+        DamagedError: it is damaged; delete it and measure again.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+    with reading(path), np.load(io.BytesIO(proven(path)), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
         return Result(cell, arrays, json.loads(str(arrays.pop("provenance"))))
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise _damaged(path, error) from error

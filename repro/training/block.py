@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.storage.identity import digest
+from repro.training import VERSION
 from repro.training.checkpoint import BlockState, load_state, save_state
 from repro.training.engines import ENGINES, at_once, groups
 from repro.training.precision import repeatable
@@ -24,7 +25,6 @@ OnFinished = Callable[[int, History], None]  # position of the learning rate, it
 OnEpoch = Callable[[int, int], None]  # epochs done and to do, summed over the block's runs
 OnCheckpoint = Callable[[int, int, nn.Module], None]  # position of the learning rate, finished epochs, network
 
-VERSION = 1  # raise it by hand when a change of the code changes the numbers of a training
 EVALUATION_BATCH = 250  # examples a forward pass; larger ones leave the CPU's caches and are slower
 
 

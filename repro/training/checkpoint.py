@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from repro.storage.files import write_atomically
+from repro.storage.files import write_sealed
+from repro.storage.sealed import SEAL, prove_file, stored
 from repro.training.recipe import History
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def save_state(path: Path, state: BlockState, tensors: dict[str, Tensor]) -> Non
     would cost is what it has done since the state before.
     """
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"block": json.dumps(asdict(state))}
+    metadata = {"block": json.dumps(asdict(state)), "sealed": SEAL}
 
     def write(unfinished: Path) -> None:
         try:
@@ -50,24 +51,24 @@ def save_state(path: Path, state: BlockState, tensors: dict[str, Tensor]) -> Non
             raise OSError(number, os.strerror(number) if code else str(error)) from error
 
     try:
-        write_atomically(path, write)
+        write_sealed(path, write)
     except OSError as error:
         log.warning("the training goes on, but cannot be resumed from here: %s", error)
 
 
 def load_state(path: Path, identity: str) -> tuple[BlockState, dict[str, Tensor]] | None:
-    """The state stored under `path`; None, with a warning, if it is damaged or of another block."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = BlockState(**json.loads(file.metadata()["block"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s is damaged (%s); this block starts from the beginning", path, error)
-        return None
-    if state.identity != identity:
+    """The state stored under `path`; None, with a warning, if it is of another block, or damaged and so set aside."""
+    found = stored(path, _read)
+    if found is not None and found[0].identity != identity:
         log.warning("%s was left by a block of another configuration; this block starts from the beginning", path)
         return None
+    return found
+
+
+def _read(path: Path) -> tuple[BlockState, dict[str, Tensor]]:
+    prove_file(path)
+    with safe_open(path, framework="pt") as file:
+        state = BlockState(**json.loads(file.metadata()["block"]))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     state.histories = {int(index): History(**history) for index, history in state.histories.items()}  # type: ignore[arg-type]
     return state, tensors

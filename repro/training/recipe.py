@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+
+if TYPE_CHECKING:  # a recipe is read without torch, which takes seconds to load
+    from torch import Tensor
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 LAST_BATCHES = ("keep", "drop", "join")
@@ -72,6 +74,8 @@ class Recipe:
         Where a smaller last batch is kept, a single left-over example joins the batch before it all the same: batch
         norm has no variance over one example.
         """
+        import torch
+
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(examples, generator=generator)
         batches = list(order.split(self.batch_size))
@@ -120,7 +124,7 @@ class History:
 
 def log_spaced_epochs(epochs: int, count: int) -> list[int]:
     """At most `count` log-spaced numbers of finished epochs, from 0 (initial weights) and 1 to `epochs`."""
-    spaced = torch.logspace(0, math.log10(epochs), max(count - 1, 1), dtype=torch.float64).round().long().tolist()
+    spaced = np.logspace(0, math.log10(epochs), max(count - 1, 1)).round().astype(int).tolist()
     return sorted({0, *spaced, epochs})
 
 

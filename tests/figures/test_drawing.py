@@ -3,13 +3,12 @@
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from repro import figures
-from repro.figures import PaperFigure, draw
+from repro.figures import PaperFigure, draw, style
 from repro.storage import identity
 from repro.storage.results import Cell, result_path, save_result
+from repro.storage.runs import write_table
 
 CELL = Cell("mnist", "mlp", 5)
 
@@ -18,7 +17,7 @@ CELL = Cell("mnist", "mlp", 5)
 def root(tmp_path):
     """An experiment with one result and a table of runs."""
     save_result(result_path(tmp_path, "hessian_spectrum", CELL), {"x": np.ones(2)}, {})
-    pd.DataFrame({"lr": [0.1]}).to_csv(tmp_path / "runs.csv")
+    write_table(tmp_path / "runs.csv", [{"lr": 0.1}])
     return tmp_path
 
 
@@ -29,7 +28,7 @@ def drawn(monkeypatch):
 
     def picture(self, results):
         made.append(self.number)
-        return figures.style.subplots(1, 1)[0]
+        return style.subplots(1, 1)[0]
 
     monkeypatch.setattr(PaperFigure, "draw", picture)
     return made
@@ -56,7 +55,7 @@ def test_another_result_table_or_experiment_is_drawn_again(root, drawn):
     draw(root, "3", [CELL], "x")
     save_result(result_path(root, "hessian_spectrum", CELL), {"x": np.zeros(2)}, {})
     draw(root, "3", [CELL], "x")
-    (root / "runs.csv").write_text("lr\n0.2\n")
+    write_table(root / "runs.csv", [{"lr": 0.2}])
     draw(root, "3", [CELL], "x")
     draw(root, "3", [CELL], "y")
     assert len(drawn) == 4

@@ -1,11 +1,11 @@
 """What a figure is given, in the experiment's order, and what it is told when results are missing."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from repro.figures.results import Results, is_exact
 from repro.storage.results import Cell, result_path, save_result
+from repro.storage.runs import write_table
 
 CELLS = [Cell("mnist", "vgg11", n) for n in (136, 10)]
 
@@ -58,5 +58,5 @@ def test_an_undeclared_measurement_is_refused(root):
 
 def test_tables_are_empty_before_the_sweep_and_read_after_it(root):
     assert Results.load(root, [], []).runs.empty
-    pd.DataFrame({"lr": [0.1]}).to_csv(root / "runs.csv", index=False)
+    write_table(root / "runs.csv", [{"lr": 0.1}])
     assert Results.load(root, [], []).runs.lr.tolist() == [0.1]

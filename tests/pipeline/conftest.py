@@ -3,8 +3,8 @@
 import pytest
 from cells import small
 
-from repro.pipeline.composition import CONF, Composer
-from repro.pipeline.config import Machine
+from repro.pipeline.composition import Composer
+from repro.pipeline.config import CONF, Machine
 from repro.pipeline.trainings import Trainings
 
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from repro.measurements import MEASUREMENTS, find_measurement
-from repro.pipeline.composition import CONF, Composer, own_weights, values_of
+from repro.pipeline.composition import Composer, own_weights, values_of
+from repro.pipeline.config import CONF
 from repro.pipeline.experiment import AXES
 
 ROOT = CONF.parent

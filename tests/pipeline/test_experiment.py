@@ -7,8 +7,7 @@ import shutil
 import pytest
 import torch
 
-from repro.pipeline.composition import CONF
-from repro.pipeline.config import STAGES
+from repro.pipeline.config import CONF, STAGES
 from repro.pipeline.experiment import Experiment, measure_tasks, retrain_task, sweep_task
 from repro.pipeline.stages.measure import OwnWeights
 from repro.storage.results import Cell

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from cells import small, store_outcomes
 
-from repro.measurements import find_measurement
 from repro.pipeline import plan as planning
 from repro.pipeline.config import Launch, Resources, StageResources
 from repro.pipeline.cost import PRODUCT, Throughput
@@ -25,10 +24,8 @@ def stages(tmp_path, machine, monkeypatch):
     of = small()
     common = {"root": tmp_path, "trainings": of, "machine": machine}
     retrain = Retrain(indices=(0, 1, 2), checkpoints=3, tolerance=0.01, missing_allowed=0, **common)
-    settings = find_measurement("hessian_spectrum").settings(steps=12)
-    measure = Measure(
-        root=tmp_path, experiment="x", measurement="hessian_spectrum", settings=settings, of=retrain, asked_device="cpu"
-    )
+    of_measurement = {"measurement": "hessian_spectrum", "settings": {"steps": 12}, "version": 1, "of": retrain}
+    measure = Measure(root=tmp_path, experiment="x", asked_device="cpu", **of_measurement)
     sweep = [Sweep(indices=indices, **common) for indices in ((0, 1), (2,))]
     return {"sweep": sweep, "select": [], "retrain": [retrain], "measure": [measure], "figures": [], "report": []}
 

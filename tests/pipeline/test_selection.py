@@ -64,10 +64,10 @@ def test_missing_runs_are_named_and_can_be_tolerated():
     table = runs((0, 0.3, 1, False), (3, 0.2, 1, False))
     expected = [(A, i) for i in range(6)]
     with pytest.raises(MissingRunsError, match=r"mnist/mlp/n10 lacks 4 of 6 learning rates \(1-2, 4-5\)"):
-        check_complete(table, expected, missing_allowed=3)
-    check_complete(table, expected, missing_allowed=4)
+        check_complete(table.to_dict("records"), expected, missing_allowed=3)
+    check_complete(table.to_dict("records"), expected, missing_allowed=4)
 
 
 def test_a_cell_without_any_run_is_never_tolerated():
     with pytest.raises(MissingRunsError, match="lacks 2 of 2"):
-        check_complete(pd.DataFrame(), [(B, 0), (B, 1)], missing_allowed=100)
+        check_complete([], [(B, 0), (B, 1)], missing_allowed=100)

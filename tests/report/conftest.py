@@ -8,6 +8,7 @@ import torch
 from repro.linalg.operator import Dense
 from repro.linalg.spectrum import spectrum
 from repro.storage.results import Cell, result_path, save_result
+from repro.storage.runs import write_table
 
 CELLS = [Cell("fashion_mnist_embedded", model, n) for model, n in (("vgg11", 10), ("mlp", 136))]
 SPECTRA = ("train_hessian", "test_hessian", "train_gauss_newton", "train_residual")
@@ -49,6 +50,6 @@ def root(tmp_path_factory):
         for i in range(4)
     ]  # fmt: skip
     runs = pd.DataFrame(rows)
-    runs.to_csv(root / "runs.csv", index=False)
-    runs[runs.lr_index == 1].to_csv(root / "selected.csv", index=False)
+    write_table(root / "runs.csv", runs)
+    write_table(root / "selected.csv", runs[runs.lr_index == 1])
     return root

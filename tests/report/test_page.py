@@ -11,6 +11,7 @@ import pytest
 
 from repro.figures import draw
 from repro.report import build
+from repro.storage.runs import read_table, write_table
 
 FIGURES = ("3", "4", "x1")
 
@@ -103,8 +104,8 @@ def test_a_claim_links_to_its_figure_if_the_experiment_draws_it(page):
 
 def test_cautions_name_selected_rates_at_the_edge(root, cells, tmp_path):
     shutil.copytree(root, tmp_path / "tiny")
-    runs = pd.read_csv(root / "runs.csv")
-    runs[runs.lr_index == 3].to_csv(tmp_path / "tiny" / "selected.csv", index=False)
+    runs = read_table(root / "runs.csv")
+    write_table(tmp_path / "tiny" / "selected.csv", runs[runs.lr_index == 3])
     html = build(tmp_path / "tiny", {"x1": cells}, ["a caution of the caller"]).read_text()
     assert html.count("is the lowest of 4") == len(cells)
     assert "a caution of the caller" in html

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import tempfile
 import pytest
 
 from repro.storage.files import check_folder, write_atomically, write_json
+from repro.storage.sealed import read_json
 
 
 def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
@@ -24,7 +24,7 @@ def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
 
     with pytest.raises(OSError, match="no space"):
         write_atomically(path, fail)
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert read_json(path) == {"a": 1}
     assert os.listdir(path.parent) == ["result.json"]
 
 

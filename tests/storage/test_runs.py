@@ -1,22 +1,24 @@
 """Stored trainings: refusal of other settings, damage, and the table of all."""
 
-import json
-
 import pandas as pd
 import pytest
 
+from repro.storage.files import write_json
 from repro.storage.identity import digest
 from repro.storage.results import Cell
 from repro.storage.runs import (
     CELL_COLUMNS,
     at_edge_of_grid,
+    on_disk,
     read_record,
     read_run,
+    read_table,
+    rows,
     run_finished,
     run_path,
     selected_folder,
-    table,
     write_run,
+    write_table,
 )
 
 WANTED = {"data": {"name": "mnist"}, "training": {"epochs": 3, "seed": 0}, "lr": 0.1, "version": 1}
@@ -72,7 +74,7 @@ def test_the_table_has_a_row_per_stored_training(tmp_path):
     paths = [(CELL, 3), (CELL, 4), (seeded, 3)]
     for cell, index in (paths[0], paths[2]):
         stored(run_path(tmp_path, cell, index))
-    found = table((cell, index, run_path(tmp_path, cell, index)) for cell, index in paths)
+    found = pd.DataFrame(rows((cell, index, run_path(tmp_path, cell, index)) for cell, index in paths))
     assert found[[*CELL_COLUMNS, "lr_index"]].values.tolist() == [
         ["mnist", "mlp", 10, 0, 3],
         ["mnist", "mlp", 10, 2, 3],
@@ -102,8 +104,28 @@ def test_nothing_trained_has_no_edge():
 def test_the_record_of_a_selected_network(tmp_path):
     with pytest.raises(FileNotFoundError, match="no retrained network yet; run `make retrain` first"):
         read_record(tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"epochs": [0]}))
+    write_json(tmp_path / "run.json", {"epochs": [0]})
     assert read_record(tmp_path) == {"epochs": [0]}
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json is damaged"):
-        read_record(tmp_path)
+
+
+def test_trainings_are_found_on_disk_in_the_order_of_the_grid(tmp_path):
+    paths = [
+        (cell, index, run_path(tmp_path, cell, index)) for cell in (CELL, CELL._replace(seed=2)) for index in (3, 12)
+    ]
+    for _, _, path in reversed(paths):
+        stored(path)
+    stored(tmp_path / "runs" / "lr001.json")  # of no cell
+    stored(tmp_path / "runs" / str(CELL) / "lr003.json.damaged-1")
+    assert on_disk(tmp_path) == paths
+
+
+def test_a_table_comes_back_and_proves_its_content(tmp_path):
+    path = tmp_path / "runs.csv"
+    assert read_table(path).empty
+    written = [{"lr": 0.1, "title": "a, # and 'b'"}, {"lr": None, "title": "c"}]
+    write_table(path, written)
+    pd.testing.assert_frame_equal(read_table(path), pd.DataFrame(written))
+    pd.testing.assert_frame_equal(pd.read_csv(path).iloc[:-1].astype({"lr": float}), pd.DataFrame(written))
+    path.write_text(path.read_text().replace("0.1", "0.2"))
+    with pytest.raises(ValueError, match=r"runs\.csv is damaged"):
+        read_table(path)

@@ -32,12 +32,24 @@ def test_nothing_is_there(tmp_path):
     assert load_state(tmp_path / "s", "abc") is None
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: b"", lambda content: b"x" * 40])
-def test_a_damaged_state_is_named_and_left_alone(state, tmp_path, caplog, damage):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-5],
+        lambda content: b"",
+        lambda content: b"x" * 40,
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),  # a valid file with another weight
+    ],
+    ids=["cut", "empty", "junk", "one bit"],
+)
+def test_a_damaged_state_is_set_aside(state, tmp_path, caplog, damage):
     save_state(tmp_path / "s", state, TENSORS)
-    (tmp_path / "s").write_bytes(damage((tmp_path / "s").read_bytes()))
+    content = damage((tmp_path / "s").read_bytes())
+    (tmp_path / "s").write_bytes(content)
     assert load_state(tmp_path / "s", "abc") is None
     assert "is damaged" in caplog.text
+    assert os.listdir(tmp_path) == ["s.damaged-1"]
+    assert (tmp_path / "s.damaged-1").read_bytes() == content
 
 
 def test_the_state_of_another_block_is_left_alone(state, tmp_path, caplog):

@@ -7,8 +7,6 @@ Whether a task is done is not asked here but of its result files (`repro.pipelin
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import platform
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from repro.pipeline.tasks import Task
 from repro.storage.files import write_json
+from repro.storage.sealed import read_json, stored
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +46,9 @@ def attempt_path(task: Task) -> Path:
 def read_attempt(task: Task) -> Attempt | None:
     """The latest attempt at a task; None if no job has begun it since it was submitted.
 
-    A damaged file is set aside under another name; it is then as if the task had not been tried.
+    With a damaged file, which is set aside, it is as if the task had not been tried.
     """
-    path = attempt_path(task)
-    try:
-        attempt = Attempt(**json.loads(path.read_text()))
-        if not (isinstance(attempt.attempts, int) and isinstance(attempt.job, str)):
-            raise TypeError("attempts must be a number, and job a text")
-        return attempt
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        log.warning("%s is damaged (%s), set aside as %s.damaged", path, error, path.name)
-        with contextlib.suppress(OSError):
-            path.replace(path.with_name(f"{path.name}.damaged"))
-        return None
+    return stored(attempt_path(task), lambda path: Attempt(**read_json(path)))
 
 
 def begin(task: Task, job: str, log: Path) -> Attempt:

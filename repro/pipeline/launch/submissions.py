@@ -8,8 +8,6 @@ that is not done is lost, whatever its stage.
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,8 +15,7 @@ from pathlib import Path
 from repro.pipeline.launch.attempts import forget
 from repro.pipeline.tasks import Task
 from repro.storage.files import write_json
-
-log = logging.getLogger(__name__)
+from repro.storage.sealed import read_json, stored
 
 
 @dataclass
@@ -84,19 +81,19 @@ def submitted_path(root: Path) -> Path:
 
 
 def read_submitted(root: Path) -> Submitted:
-    """What was submitted of the experiment below `root`; nothing, with a warning, if the record is damaged."""
-    path = submitted_path(root)
-    try:
-        return Submitted(Submission(**each) for each in json.loads(path.read_text()))
-    except FileNotFoundError:
-        return Submitted()
-    except (ValueError, TypeError) as error:
-        log.warning("%s is damaged (%s): jobs that died before Python started are not known as lost", path, error)
-        return Submitted()
+    """What was submitted of the experiment below `root`.
+
+    Nothing if the record is damaged and set aside: jobs that died before Python started are then not known as lost.
+    """
+    return stored(submitted_path(root), _read) or Submitted()
+
+
+def _read(path: Path) -> Submitted:
+    return Submitted(Submission(**each) for each in read_json(path)["submissions"])
 
 
 def write_submitted(root: Path, submissions: Sequence[Submission]) -> None:
-    write_json(submitted_path(root), [asdict(submission) for submission in submissions])
+    write_json(submitted_path(root), {"submissions": [asdict(submission) for submission in submissions]})
 
 
 def done_elsewhere(tasks: Sequence[Task]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from repro.pipeline.stages.select import mend_tables
 from repro.pipeline.tasks import Task
 from repro.storage.results import Cell
 
@@ -26,4 +27,5 @@ class Draw(Task):
     def run(self, device: str) -> None:
         from repro.figures import draw
 
+        mend_tables(self.root)
         draw(self.root, self.figure, self.cells, self.experiment, force=self.force)

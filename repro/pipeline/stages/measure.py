@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from repro.measurements import Measurement, find_measurement
+from repro.measurements import find_measurement
 from repro.pipeline.config import Machine
-from repro.pipeline.cost import measurement_petaflop
 from repro.pipeline.stages.retrain import Retrain
 from repro.pipeline.tasks import Task
 from repro.pipeline.trainings import Trainings
 from repro.storage import identity, results
+from repro.storage.index import known
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -51,13 +52,17 @@ class OwnWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class Measure(Task):
-    """A measurement with its settings; `of` is None for one of no network."""
+    """A measurement with its settings; `of` is None for one of no network.
+
+    Settings are plain values, so that whether it is finished is told without the code that measures, and torch.
+    """
 
     stage: ClassVar[str] = "measure"
 
     experiment: str
     measurement: str
-    settings: Any  # an instance of the measurement's Settings
+    settings: Mapping[str, Any]  # the fields of its Settings
+    version: int  # of the measurement's code
     of: Retrain | OwnWeights | None
     asked_device: str
 
@@ -71,7 +76,9 @@ class Measure(Task):
 
     @property
     def cost(self) -> float:
-        return measurement_petaflop(self.of.trainings, self.settings) if self.of else 0.0
+        from repro.pipeline.cost import measurement_petaflop
+
+        return measurement_petaflop(self.of.trainings, self.typed_settings()) if self.of else 0.0
 
     @property
     def path(self) -> Path:
@@ -79,9 +86,8 @@ class Measure(Task):
         return results.result_path(self.root, self.measurement, self.of.trainings.cell if self.of else None)
 
     def finished(self) -> bool:
-        if not self.path.exists() or (self.of and not self.of.finished()):
-            return False
-        return results.load_provenance(self.path).get("digest") == self._digest()
+        made = known(self.path, _read_digest)
+        return made is not None and (self.of is None or self.of.finished()) and made == self._digest()
 
     def run(self, device: str) -> None:
         from repro.storage.provenance import provenance
@@ -89,26 +95,26 @@ class Measure(Task):
         digest, origin = self._digest(), self._origin()
         network = [self.of.network(device)] if self.of else []
         start = time.perf_counter()
-        arrays = self._kind.measure(*network, self.settings)
+        arrays = find_measurement(self.measurement).measure(*network, self.typed_settings())
         made = provenance(device, time.perf_counter() - start) | {"digest": digest}
         if network:
             made["epochs"] = network[0].epochs
         results.save_result(self.path, arrays, origin | made)
         log.info("%s", self.path)
 
-    @property
-    def _kind(self) -> Measurement:
-        return find_measurement(self.measurement)
+    def typed_settings(self) -> Any:
+        """The settings as the measurement takes them, an instance of its Settings."""
+        return find_measurement(self.measurement).settings(**self.settings)
 
     def _digest(self) -> str:
         of = self.of.digest() if self.of else None
-        return identity.measurement(self.measurement, asdict(self.settings), self._kind.version, of)
+        return identity.measurement(self.measurement, self.settings, self.version, of)
 
     def _origin(self) -> dict[str, Any]:
         """What was measured, for people and figures."""
         made: dict[str, Any] = {
-            "measurement": {"name": self.measurement, **asdict(self.settings)},
-            "version": self._kind.version,
+            "measurement": {"name": self.measurement, **self.settings},
+            "version": self.version,
             "experiment": self.experiment,
         }
         if self.of:
@@ -116,3 +122,8 @@ class Measure(Task):
             model = {"name": trainings.model.name, **trainings.model.settings}
             made |= {"training": asdict(trainings.recipe), "model": model, **trainings.titles}
         return made
+
+
+def _read_digest(path: Path) -> str:
+    """Of what it is a measurement."""
+    return results.load_provenance(path)["digest"]

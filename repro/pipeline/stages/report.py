@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from repro.pipeline.stages.select import mend_tables
 from repro.pipeline.tasks import Task
 from repro.pipeline.trainings import Trainings
 from repro.storage.results import Cell
@@ -29,5 +30,6 @@ class Report(Task):
         from repro.pipeline.plan import small_last_batches
         from repro.report import build, score
 
+        mend_tables(self.root)
         build(self.root, self.figures, small_last_batches(self.cells))
         print(f"claims: {score(self.root)}", flush=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from repro.pipeline.config import Machine
-from repro.pipeline.cost import training_petaflop
-from repro.pipeline.selection import MissingRunsError, check_complete, select
+from repro.pipeline.selection import MissingRunsError, check_complete, rank
 from repro.pipeline.stages.sweep import outcome
 from repro.pipeline.tasks import Task
 from repro.pipeline.trainings import Trainings
@@ -47,6 +46,8 @@ class Retrain(Task):
 
     @property
     def cost(self) -> float:
+        from repro.pipeline.cost import training_petaflop
+
         return training_petaflop(self.trainings)
 
     @property
@@ -85,21 +86,21 @@ class Retrain(Task):
         return network_of(checkpoints[max(checkpoints)], self.trainings, self.machine, device, checkpoints)
 
     def selected_run(self) -> dict[str, Any]:
-        """The best run of the cell, found in the runs themselves so that cells need not wait for one another.
+        """The row of the cell's best run, found in the runs themselves so that cells need not wait for one another.
 
         Raises:
             MissingRunsError: the sweep of the cell is not finished.
             ValueError: all its trainings diverged, or the best was trained with other settings.
         """
         cell = self.trainings.cell
-        table = runs.table((cell, index, runs.run_path(self.root, cell, index)) for index in self.indices)
-        check_complete(table, [(cell, index) for index in self.indices], self.missing_allowed)
-        best = select(table).iloc[0]
-        if bool(best.diverged):
+        rows = runs.rows((cell, index, runs.run_path(self.root, cell, index)) for index in self.indices)
+        check_complete(rows, [(cell, index) for index in self.indices], self.missing_allowed)
+        best = min(rows, key=rank)
+        if best["diverged"]:
             raise ValueError(f"every training of {cell} diverged; there is nothing to measure")
-        path = runs.run_path(self.root, cell, int(best.lr_index))
-        runs.run_finished(path, self.trainings.identity(int(best.lr_index)))  # refuses a run of other settings
-        return runs.read_run(path)
+        path = runs.run_path(self.root, cell, best["lr_index"])
+        runs.run_finished(path, self.trainings.identity(best["lr_index"]))  # refuses a run of other settings
+        return best
 
     def run(self, device: str) -> None:
         from repro.pipeline.trained import build, load_splits, save_weights
@@ -113,7 +114,7 @@ class Retrain(Task):
         (history,) = train_block(
             lambda: build(self.trainings),
             *load_splits(self.trainings, self.machine, device),
-            [best["config"]["lr"]],
+            [best["lr"]],
             self.trainings.recipe,
             engine="sequential",
             on_checkpoint=lambda _, epoch, model: save_weights(folder / f"epoch{epoch:04d}.safetensors", model),
@@ -124,10 +125,10 @@ class Retrain(Task):
         again = outcome(history)
         record = {
             "digest": self._digest(best),
-            "config": best["config"],
+            "config": self.trainings.identity(best["lr_index"]) | {"lr": best["lr"]},
             "epochs": epochs,
             "files": {path.name: identity.file_digest(path) for path in sorted(folder.glob("epoch*.safetensors"))},
-            **self._compared(best["metrics"]["test_error"], again["metrics"]["test_error"]),
+            **self._compared(best["test_error"], again["metrics"]["test_error"]),
             **again,
             "provenance": provenance(device, time.perf_counter() - start) | self.trainings.titles,
         }

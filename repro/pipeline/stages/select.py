@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from repro.pipeline.selection import check_complete, select
 from repro.pipeline.tasks import Task
 from repro.storage import runs
-from repro.storage.files import write_atomically
 from repro.storage.results import Cell
+from repro.storage.sealed import proven, stored
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = ("runs.csv", "selected.csv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +38,41 @@ class Select(Task):
 
     def run(self, device: str) -> None:
         wanted = [(cell, index) for cell, indices in self.expected.items() for index in indices]
-        found = runs.table((cell, i, runs.run_path(self.root, cell, i)) for cell, i in wanted)
+        found = runs.rows((cell, i, runs.run_path(self.root, cell, i)) for cell, i in wanted)
         check_complete(found, wanted, self.missing_allowed)
-        others = runs.table(self._of_other_cells())
-        table = pd.concat([others, found], ignore_index=True) if len(others) else found
-        selected = select(table)
-        for name, content in (("runs.csv", table), ("selected.csv", selected)):
-            write_atomically(self.root / name, lambda path, content=content: content.to_csv(path, index=False))  # type: ignore[misc]
+        others = runs.rows(of for of in in_table(self.root) if of[0] not in self.expected)
+        table, selected = write_tables(self.root, [*others, *found])
         for line in runs.at_edge_of_grid(table, selected):
             print(f"caution  {line}")
 
-    def _of_other_cells(self) -> list[tuple[Cell, int, Path]]:
-        """Trainings already in the table."""
-        if not (self.root / "runs.csv").exists():
-            return []
-        rows = pd.read_csv(self.root / "runs.csv")[[*runs.CELL_COLUMNS, "lr_index"]].itertuples(index=False, name=None)
-        stored = [(Cell(data, model, int(n), int(seed)), int(index)) for data, model, n, seed, index in rows]
-        return [(cell, i, runs.run_path(self.root, cell, i)) for cell, i in stored if cell not in self.expected]
+
+def in_table(root: Path) -> list[tuple[Cell, int, Path]]:
+    """The trainings that runs.csv lists; all that are stored if it is damaged, and none if there is no table."""
+    path = root / "runs.csv"
+    if not path.exists():
+        return []
+    table = stored(path, runs.read_table)
+    if table is None:
+        return runs.on_disk(root)
+    listed = table[[*runs.CELL_COLUMNS, "lr_index"]].itertuples(index=False, name=None)
+    pairs = [(Cell(data, model, int(n), int(seed)), int(index)) for data, model, n, seed, index in listed]
+    return [(cell, index, runs.run_path(root, cell, index)) for cell, index in pairs]
+
+
+def write_tables(root: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write runs.csv and selected.csv; returns them."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    selected = select(table)
+    for name, content in zip(TABLES, (table, selected), strict=True):
+        runs.write_table(root / name, content)
+    return table, selected
+
+
+def mend_tables(root: Path) -> None:
+    """Write both tables anew from the stored trainings where one of them is damaged."""
+    paths = [root / name for name in TABLES]
+    listed = in_table(root) if all(path.exists() for path in paths) else []
+    if listed and None in [stored(path, proven) for path in paths]:
+        write_tables(root, runs.rows(listed))

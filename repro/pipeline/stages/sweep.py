@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from repro.pipeline.config import Machine
-from repro.pipeline.cost import training_petaflop
 from repro.pipeline.tasks import Task
 from repro.pipeline.trainings import Trainings
 from repro.storage import identity, runs
@@ -37,11 +37,13 @@ class Sweep(Task):
 
     @property
     def cost(self) -> float:
+        from repro.pipeline.cost import training_petaflop
+
         return training_petaflop(self.trainings) * len(self.indices)
 
     def finished(self) -> bool:
         """Whether the runs are stored, and the state they were resumed from is gone."""
-        return not self._missing() and not self._state_path().exists()
+        return not self._missing() and not self._is_under_way()
 
     def run(self, device: str) -> None:
         from repro.pipeline.trained import build, load_splits
@@ -77,10 +79,19 @@ class Sweep(Task):
     def _missing(self) -> list[int]:
         return [i for i in self.indices if not runs.run_finished(self._path(i), self.trainings.identity(i))]
 
+    def _is_under_way(self) -> bool:
+        """Whether its state is there. Mostly there is none at all, and the digest that names it is not needed."""
+        folder = self._state_folder
+        return os.path.isdir(folder) and bool(os.listdir(folder)) and self._state_path().exists()
+
+    @property
+    def _state_folder(self) -> Path:
+        return self.root / "unfinished"
+
     def _state_path(self) -> Path:
         """Named by the whole block, so that it is found again whatever is stored of the block by then."""
         block = identity.block([self.trainings.identity(index) for index in self.indices])
-        return self.root / "unfinished" / f"{block}.safetensors"
+        return self._state_folder / f"{block}.safetensors"
 
 
 def outcome(history: History) -> dict[str, Any]:

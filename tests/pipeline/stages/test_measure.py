@@ -1,6 +1,6 @@
 """A measurement is made once of each network, and anew when it, its settings or the network change."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,8 +16,10 @@ from repro.storage.results import load_provenance, load_result
 
 
 def measure(root, name, of, **settings):
-    made = find_measurement(name).settings(**settings)
-    return Measure(root=root, experiment="x", measurement=name, settings=made, of=of, asked_device="cpu")
+    kind = find_measurement(name)
+    common = {"root": root, "experiment": "x", "asked_device": "cpu"}
+    made = asdict(kind.settings(**settings))
+    return Measure(measurement=name, settings=made, version=kind.version, of=of, **common)
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_its_result_says_what_was_measured(retrained, tmp_path):
     tasks.run(task)
     assert task.finished()
     result = load_result(task.path, retrained.trainings.cell)
-    expected = class_means.measure(retrained.network("cpu"), task.settings)
+    expected = class_means.measure(retrained.network("cpu"), class_means.Settings())
     assert set(result.arrays) == set(expected)
     assert all(np.array_equal(result.arrays[name], expected[name]) for name in expected)
     made = result.provenance
@@ -46,11 +48,13 @@ def test_its_result_says_what_was_measured(retrained, tmp_path):
 
 
 def test_a_changed_measurement_is_made_anew_and_no_other(retrained, tmp_path, monkeypatch):
-    changed, other = measure(tmp_path, "class_means", retrained), measure(tmp_path, "weights", retrained)
-    for task in (changed, other):
+    def asked():
+        return [measure(tmp_path, name, retrained) for name in ("class_means", "weights")]
+
+    for task in asked():
         tasks.run(task)
     monkeypatch.setattr(class_means, "VERSION", class_means.VERSION + 1)
-    assert tasks.unfinished([changed, other]) == [changed]
+    assert [task.measurement for task in tasks.unfinished(asked())] == ["class_means"]
 
 
 def test_other_settings_or_another_network_are_measured_anew(retrained, tmp_path):
@@ -68,7 +72,7 @@ def test_one_of_no_network(tmp_path):
     assert task.name == "logistic_regression"
     assert task.path == tmp_path / "results" / "logistic_regression.npz"
     assert task.finished()
-    expected = logistic_regression.measure(task.settings)
+    expected = logistic_regression.measure(task.typed_settings())
     assert np.array_equal(load_result(task.path, None).arrays["levels"], expected["levels"])
     assert "epochs" not in load_provenance(task.path)
 

@@ -1,6 +1,5 @@
 """The selected network is trained again as it was, and kept with its checkpoints."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -32,7 +31,7 @@ def test_it_comes_to_what_the_sweep_came_to(swept):
     record = read_record(swept.folder)
     assert record["epochs"] == [0, 1, 2]
     assert sorted(record["files"]) == [f"epoch000{epoch}.safetensors" for epoch in (0, 1, 2)]
-    assert record["retrained_test_error"] == record["sweep_test_error"] == swept.selected_run()["metrics"]["test_error"]
+    assert record["retrained_test_error"] == record["sweep_test_error"] == swept.selected_run()["test_error"]
     assert record["within_tolerance"]
     network = swept.network("cpu")
     wrong = (network.model(network.test.images).argmax(1) != network.test.labels).double().mean()
@@ -54,7 +53,7 @@ def test_it_is_done_again_when_a_file_is_lost_or_more_checkpoints_are_wanted(swe
 
 def test_another_selection_is_another_network(swept):
     tasks.run(swept)
-    best = swept.selected_run()["config"]["lr"]
+    best = swept.selected_run()["lr"]
     worst = {0.25: 0, 0.05: 1, 0.01: 2}
     store_outcomes(swept.root, swept.trainings, {index: 0.0 for rate, index in worst.items() if rate != best})
     assert not swept.finished()
@@ -72,7 +71,7 @@ def test_without_a_finished_sweep_there_is_nothing_to_train(retrain):
     store_outcomes(retrain.root, retrain.trainings, {0: 0.5})
     with pytest.raises(MissingRunsError, match=r"lacks 2 of 3 learning rates \(1-2\)"):
         tasks.run(retrain)
-    assert replace(retrain, indices=(0,)).selected_run()["metrics"]["test_error"] == 0.5
+    assert replace(retrain, indices=(0,)).selected_run()["test_error"] == 0.5
 
 
 def test_a_cell_of_which_every_training_diverged(retrain):
@@ -88,7 +87,7 @@ def test_a_run_of_other_settings_is_not_trained_again_in_the_name_of_the_stored_
 
 def test_killed_in_the_midst_it_is_not_finished(swept):
     tasks.run(swept)
-    record = json.loads((swept.folder / "run.json").read_text())
+    record = read_record(swept.folder)
     (swept.folder / "run.json").unlink()
     assert not swept.finished()
     with pytest.raises(FileNotFoundError, match="run `make retrain` first"):

@@ -1,12 +1,12 @@
 """The tables hold what was asked for and what they held before."""
 
-import pandas as pd
 import pytest
 from cells import small, store_outcomes
 
 from repro.pipeline import tasks
 from repro.pipeline.selection import MissingRunsError
 from repro.pipeline.stages.select import Select
+from repro.storage.runs import read_table
 
 A, B = small(4), small(6, seed=1)
 
@@ -14,7 +14,7 @@ A, B = small(4), small(6, seed=1)
 def select(root, *cells, missing_allowed=0):
     expected = {of.cell: (0, 1, 2) for of in cells}
     tasks.run(Select(root=root, experiment="x", expected=expected, missing_allowed=missing_allowed))
-    return pd.read_csv(root / "selected.csv")
+    return read_table(root / "selected.csv")
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def root(tmp_path):
 def test_the_best_of_each_cell(root):
     best = select(root, A, B)
     assert best[["n_per_class", "seed", "lr_index", "test_error"]].values.tolist() == [[4, 0, 1, 0.3], [6, 1, 0, 0.2]]
-    assert len(pd.read_csv(root / "runs.csv")) == 6
+    assert len(read_table(root / "runs.csv")) == 6
 
 
 def test_a_part_of_the_grid_keeps_the_others(root):
@@ -35,7 +35,7 @@ def test_a_part_of_the_grid_keeps_the_others(root):
     store_outcomes(root, B, {2: 0.1})
     best = select(root, B)
     assert best[["n_per_class", "lr_index"]].values.tolist() == [[4, 1], [6, 2]]
-    assert len(pd.read_csv(root / "runs.csv")) == 6
+    assert len(read_table(root / "runs.csv")) == 6
 
 
 def test_a_missing_run_stops_it(root):
