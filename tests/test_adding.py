@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from repro.storage.results import load_result
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 READER = '''
 import numpy as np
+import pandas as pd
 
 def read(root, *, train, download):
     """Twelve bright squares in three places for training, and six to test on."""
