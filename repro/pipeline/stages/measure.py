@@ -54,6 +54,7 @@ class Measure(Task):
     """A measurement with its settings; `of` is None for one of no network."""
 
     stage: ClassVar[str] = "measure"
+    any_threads: ClassVar[bool] = True
 
     experiment: str
     measurement: str
