@@ -34,6 +34,7 @@ ON_SLURM = ("wait", "logs", "retry", "cancel")
 COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", "gallery", *ON_SLURM)
 
 README = Path(__file__).resolve().parents[1] / "README.md"
+SCORED = "embedded"  # the experiment whose score README shows
 
 
 def main() -> None:
@@ -74,6 +75,9 @@ def carry_out(
     if name == "gallery":
         fill_gallery(experiment)
         return
+    if name in ("all", "figures", "report"):
+        for line in experiment.left_out():
+            print(line)
     wanted = {s: tasks for s, tasks in stages.items() if name in ("all", "retry", s) or figure is not None}
     if experiment.launch.kind == "slurm":
         on_slurm(name, stages, wanted, experiment, overrides, dry_run)
@@ -125,9 +129,10 @@ def fill_gallery(experiment: Experiment) -> None:
     page = experiment.gallery_page()
     figures = {task.figure: task.cells for task in experiment.stages()["figures"]}  # type: ignore[attr-defined]
     write_gallery(experiment.root, figures, page)
-    write_score(README, score(experiment.root))
     print(page)
-    print(README)
+    if experiment.name == SCORED:
+        write_score(README, score(experiment.root))
+        print(README)
 
 
 def wait(stages: Stages, root: Path, hints: Hints) -> None:

@@ -73,9 +73,16 @@ def _cell_title(result: Result) -> str:
 
 def caption(results: Results) -> str:
     return (
-        "Spectrum of the Hessian of the mean cross-entropy, without weight decay, on the training and on the whole "
-        f"test set. {how_drawn(results)} {results.where('hessian_spectrum')}"
+        "Spectrum of the Hessian of the mean cross-entropy, without weight decay, on the training set and on "
+        f"{test_set(results)}. {how_drawn(results)} {results.where('hessian_spectrum')}"
     )
+
+
+def test_set(results: Results) -> str:
+    """Which test examples the spectra are of."""
+    settings = results.of("hessian_spectrum")[0].provenance["measurement"]
+    count = settings.get("test_per_class")
+    return "the whole test set" if count is None else f"the first {count} test examples of each class"
 
 
 def how_drawn(results: Results) -> str:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
+from repro.data import Split
+from repro.measurements.exact_spectrum import first_of_each_class
 from repro.measurements.settings import LanczosSettings, check_count
 
 if TYPE_CHECKING:
@@ -25,10 +28,13 @@ class Settings(LanczosSettings):
     # None: train and test Hessian of Figure 3 (certain) and the parts of Figure 4 on training data (likely); without
     # test data, those on training data
     spectra: list[str] | None = None
+    # Test spectra are those of the first so many test examples of each class; None: of all (our reading of the paper)
+    test_per_class: int | None = None
     outliers: int | None = None  # eigenpairs taken out of each, k; None: C, as in the paper (certain)
 
     def __post_init__(self) -> None:
         check_count("outliers", self.outliers, least=0)
+        check_count("test_per_class", self.test_per_class, least=1)
         for name in self.spectra or ():
             split, _, matrix = name.partition("_")
             if split not in ("train", "test") or matrix not in MATRICES:
@@ -42,14 +48,27 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         <s>_nodes, <s>_weights [probes, M]: eigenvalues of the mean loss, and their share of all P eigenvalues.
         <s>_eigenvalues, <s>_residuals (absolute), <s>_converged [k].
         <s>_dim: P.
+        test_examples: how many test examples there are in the test spectra, if there are test spectra.
     """
     arrays: dict[str, np.ndarray] = {}
+    names = settings.spectra or usual_spectra(network)
+    if any(name.startswith("test") for name in names):
+        arrays["test_examples"] = np.array(sum(len(y) for _, y in batches(network, "test", settings)))
     memory = settings.memory(network, outliers=settings.outliers, matrix="Hess, G and E")
-    for name in settings.spectra or usual_spectra(network):
+    for name in names:
         split, _, matrix = name.partition("_")
-        A = MATRICES[matrix](network.model, network.batches(split), memory_budget=memory.graphs)
+        A = MATRICES[matrix](network.model, batches(network, split, settings), memory_budget=memory.graphs)
         arrays |= settings.estimate(A, outliers=settings.outliers, classes=network.classes, memory=memory).arrays(name)
     return arrays
+
+
+def batches(network: Network, split: str, settings: Settings) -> list[tuple[Tensor, Tensor]]:
+    """The data of a spectrum: all training examples, and the test examples that are wanted."""
+    if split == "train" or network.test is None or settings.test_per_class is None:
+        return network.batches(split)
+    x, y = network.test.images, network.test.labels
+    chosen = first_of_each_class(y, settings.test_per_class)
+    return Split(x[chosen], y[chosen], network.classes).batches(network.batch_size)
 
 
 def usual_spectra(network: Network) -> list[str]:

@@ -193,6 +193,16 @@ class Experiment:
             return list(self._figures)
         return [key for key, shown in self._figures.items() if self._matching(shown)]
 
+    def left_out(self) -> list[str]:
+        """One sentence for each figure that shows none of the cells that the command line has left of the grid."""
+        drawable = self._drawable()
+        return [
+            f"figure {key} is left out: its cells ({_described(shown)}) are not among those asked for; "
+            f"figures.{key}.<axis>=[...] gives it others"
+            for key, shown in self._figures.items()
+            if key not in drawable
+        ]
+
     def stages(self, keys: Iterable[str] | None = None) -> Stages:
         """The tasks of every stage: of the whole experiment, or only those that the figures `keys` need."""
         whole = keys is None

@@ -26,6 +26,7 @@ class Task(ABC):
     """One idempotent piece of work of a stage; a queue may pickle it."""
 
     stage: ClassVar[str]
+    any_threads: ClassVar[bool] = False  # whether it may use idle cores; a training is repeatable with one thread alone
 
     root: Path  # the experiment's folder
     force: bool = False  # compute also what is finished

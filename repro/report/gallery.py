@@ -1,4 +1,4 @@
-"""The gallery of the documentation, and the score of the claims in README: what `make gallery` writes."""
+"""Pages of the documentation about an experiment, and the score of the claims in README: what `make gallery` writes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from pathlib import Path
 from urllib.parse import quote
 
 from repro.figures import figure_path, find_figure
+from repro.report.content import Table, cost_table, selected_table
+from repro.report.stored import load_stored
+from repro.report.verdicts import summary, verdicts
 from repro.storage.files import write_atomically
 from repro.storage.results import Cell
+
+FILLED = "<!-- what follows is written by `make gallery` -->"
 
 
 def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path) -> None:
     """Write `page` (docs/gallery.md) and copy the PNGs drawn below `root` into the folder of its name beside it.
+
+    What stands in the page above the line `FILLED` is kept; below it then come the experiment's numbers too.
 
     Raises:
         FileNotFoundError: a figure has not been drawn, or lacks results.
@@ -23,6 +30,8 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
         f"# Gallery\n\nAll figures of experiment {_plain(root.name)}, as `make reproduce` draws them. "
         "`make gallery` puts them here.\n"
     ]
+    if page.exists() and FILLED in (text := page.read_text(encoding="utf-8")):
+        parts = [f"{text.partition(FILLED)[0]}{FILLED}\n", *numbers(root)]
     for number, cells in figures.items():
         figure = find_figure(number)
         image = figure_path(root, figure).with_suffix(".png").read_bytes()
@@ -34,6 +43,24 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
         link = f"![{title}]({folder}/{target.name})"
         parts.append(f"## Figure {figure.number}. {title}\n\n{link}\n\n{caption}\n{known}")
     write_atomically(page, lambda path: path.write_text("\n".join(parts), encoding="utf-8"))
+
+
+def numbers(root: Path) -> list[str]:
+    """The selected networks, the score of the claims and the times of an experiment, as paragraphs."""
+    stored = load_stored(root)
+    score = f"The paper's claims on these cells: {_plain(summary(verdicts(stored)))}.\n"
+    return [
+        "## Numbers\n",
+        _markdown(selected_table(stored)),
+        score,
+        "Times of each, one after the other:\n",
+        _markdown(cost_table(stored)),
+    ]
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+    return "\n".join(f"| {' | '.join(_plain(cell).replace('|', '&#124;') for cell in line)} |" for line in lines) + "\n"
 
 
 def _plain(text: str) -> str:

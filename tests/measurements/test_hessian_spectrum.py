@@ -44,3 +44,14 @@ def test_train_and_test_are_not_the_same(tiny):
 def test_an_unknown_spectrum_is_refused(tiny, name):
     with pytest.raises(ValueError, match=f"'{name}' is not <train or test>_<hessian, gauss_newton, residual>"):
         hessian_spectrum.measure(tiny, hessian_spectrum.Settings(spectra=[name], outliers=2, **SETTINGS))
+
+
+def test_test_spectra_of_the_first_examples_of_each_class(tiny):
+    some = hessian_spectrum.measure(
+        tiny, hessian_spectrum.Settings(spectra=["test_hessian"], test_per_class=1, **SETTINGS)
+    )
+    assert some["test_examples"] == 4
+    x, y = tiny.test.images, tiny.test.labels
+    first = [int((y == c).nonzero()[0]) for c in range(4)]
+    expected = np.linalg.eigvalsh(Hessian(tiny.model, [(x[first], y[first])]).dense().numpy())
+    np.testing.assert_allclose(some["test_hessian_eigenvalues"], by_magnitude(expected)[:4], rtol=1e-6)

@@ -222,6 +222,13 @@ def test_a_narrowed_grid_draws_the_figures_that_have_cells_left():
     assert drawn() == ["3", "x1"]
     assert drawn("n_per_class=4") == ["x1"]
     assert drawn("n_per_class=6") == ["3", "x1"]
+    assert drawn("n_per_class=4", "figures.3.n_per_class=[4]") == ["3", "x1"]
+
+
+def test_a_narrowed_grid_says_which_figures_are_left_out():
+    (sentence,) = Experiment(["experiment=smoke", "n_per_class=4"]).left_out()
+    assert sentence.startswith("figure 3 is left out: its cells (n_per_class=[6]) are not among those asked for")
+    assert Experiment(["experiment=smoke"]).left_out() == []
 
 
 def test_the_gallery_is_of_a_whole_experiment_that_has_one(tmp_path):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from repro.figures import draw
-from repro.report.gallery import write_gallery, write_score
+from repro.report.gallery import FILLED, write_gallery, write_score
 
 
 def test_every_link_has_its_picture(root, cells, tmp_path):
@@ -45,6 +45,19 @@ def test_what_is_known_of_the_paper_stands_apart(root, cells, tmp_path):
     paragraphs = (tmp_path / "gallery.md").read_text().split("\n\n")
     assert paragraphs[-1].startswith("*About the paper: ")
     assert "reading" not in paragraphs[-2]
+
+
+def test_what_is_written_by_hand_is_kept_above_numbers_and_figures(root, cells, tmp_path):
+    draw(root, "3", cells, "tiny")
+    page = tmp_path / "page.md"
+    page.write_text(f"# By hand\n\nText.\n\n{FILLED}\nof last time\n")
+    for _ in range(2):
+        write_gallery(root, {"3": cells}, page)
+        text = page.read_text()
+        assert text.startswith(f"# By hand\n\nText.\n\n{FILLED}\n\n## Numbers\n")
+        assert text.count(FILLED) == text.count("## Figure 3.") == 1
+        assert "of last time" not in text
+        assert "| measure hessian_spectrum |" in text
 
 
 def test_the_score_goes_between_its_marks_and_nothing_else_changes(tmp_path):

@@ -1,6 +1,7 @@
 """Run the tasks of a stage on this machine: one persistent worker process per core or GPU, with one thread each.
 
-Workers live on between tasks, so that Python, torch and the data are loaded once.
+Workers live on between tasks, so that Python, torch and the data are loaded once. Where a stage has fewer tasks than
+there are cores, those that may share the idle ones.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Workers:
         pool = self._pool = self._pool or self._start()
         failures = []
         with _progress(pending[0].stage, pending) as ended:
-            futures = {pool.submit(run_logged, task): task for task in pending}
+            futures = {pool.submit(run_logged, task, self.threads(task, len(pending))): task for task in pending}
             for future in as_completed(futures):
                 task = futures[future]
                 try:
@@ -90,6 +91,12 @@ class Workers:
                     failures.append((task.name, f"{type(error).__name__}: {error}; log: {log_path(task)}"))
                 ended(task)
         return failures
+
+    def threads(self, task: Task | type[Task], count: int) -> int:
+        """Threads of a task that runs beside count − 1 others."""
+        if self._count != "auto" or not task.any_threads:
+            return 1
+        return max(1, len(os.sched_getaffinity(0)) // count)
 
     def _start(self) -> ProcessPoolExecutor:
         os.environ |= WORKER_ENVIRONMENT
@@ -133,14 +140,20 @@ class TaskLog(logging.FileHandler):
             super().close()
 
 
-def run_logged(task: Task) -> None:
-    """Run one task with its log in its own file; an exception leaves its traceback there and is raised."""
+def run_logged(task: Task, threads: int | None = None) -> None:
+    """Run one task with its log in its own file; an exception leaves its traceback there and is raised.
+
+    Args:
+        threads: of torch; None leaves them as they are.
+    """
     handler = TaskLog(log_path(task))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     start = time.perf_counter()
     try:
+        if threads is not None:
+            set_threads(threads)
         tasks.run(task)
         root.info("done in %.1f s", time.perf_counter() - start)
     except BaseException:
@@ -149,6 +162,13 @@ def run_logged(task: Task) -> None:
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+def set_threads(count: int) -> None:
+    """How many threads torch takes from here on in this process."""
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def _begin(started: Any, gpus: Sequence[str | None]) -> None:

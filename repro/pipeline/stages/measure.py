@@ -58,6 +58,7 @@ class Measure(Task):
     """
 
     stage: ClassVar[str] = "measure"
+    any_threads: ClassVar[bool] = True
 
     experiment: str
     measurement: str

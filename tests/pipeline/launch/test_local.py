@@ -6,7 +6,9 @@ import logging
 import pytest
 
 from repro.pipeline import tasks
-from repro.pipeline.launch.local import TaskLog, log_path, run_logged
+from repro.pipeline.launch.local import TaskLog, Workers, log_path, run_logged
+from repro.pipeline.stages.measure import Measure
+from repro.pipeline.stages.retrain import Retrain
 
 
 @pytest.fixture
@@ -67,3 +69,10 @@ def test_what_the_task_raises_is_raised_whatever_the_log_does(chatty, monkeypatc
     with pytest.raises(ValueError, match="no"):
         run_logged(chatty)
     assert "Logging error" not in capsys.readouterr().err
+
+
+def test_measurements_share_the_cores_that_would_idle_and_trainings_do_not(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
+    assert [Workers("auto").threads(Measure, count) for count in (1, 3, 8, 20)] == [8, 2, 1, 1]
+    assert Workers("auto").threads(Retrain, 1) == 1  # its numbers would depend on how many run beside it
+    assert Workers(2).threads(Measure, 1) == 1
