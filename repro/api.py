@@ -63,7 +63,7 @@ class Measured(Result):
         return self.spectrum(spectrum).eigenvalues
 
     def density(self, spectrum: str) -> Curve:
-        """Smoothed density per unit eigenvalue of what is left of a spectrum without its converged outliers."""
+        """Smoothed density per unit eigenvalue of what is left of a spectrum without the outliers taken out of it."""
         bulk = self.spectrum(spectrum).bulk()
         return linear_curve(bulk.nodes, bulk.weights)
 

@@ -28,6 +28,17 @@ class ClassStructure(NamedTuple):
 
     With weights w_{c,c'} and means g_{c,c'} of the gradients of class c for the label c', w_c = Σ_{c'≠c} w_{c,c'} and
     g_c = Σ_{c'≠c} w_{c,c'} g_{c,c'} / w_c (Section 6). A class without examples has weight zero.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from repro.curvature.gauss_newton import GaussNewton
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double().eval()
+    >>> data = [(torch.randn(30, 4).double(), torch.arange(30) % 3)]
+    >>> G, parts = GaussNewton(model, data), class_structure(model, data)
+    >>> total = parts.class_part + parts.cross_part + parts.same_part + parts.within_part(G)  # Eq. 6.4
+    >>> torch.allclose(total.dense(), G.dense())
+    True
     """
 
     weights: Tensor  # [C, C]

@@ -16,6 +16,15 @@ class GaussNewton(RiskOperator):
 
     For the softmax cross-entropy G is also the Fisher information matrix, so it is positive semidefinite and does not
     depend on the labels, unless class weights make it do so.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Linear(4, 3).double().eval()
+    >>> x, y = torch.randn(30, 4).double(), torch.arange(30) % 3
+    >>> G = GaussNewton(model, [(x, y)]).dense()
+    >>> bool(torch.linalg.eigvalsh(G).min() > -1e-12)
+    True
     """
 
     need: Need = "tangent"

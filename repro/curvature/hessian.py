@@ -9,7 +9,17 @@ from repro.curvature.risk import RiskOperator
 
 
 class Hessian(RiskOperator):
-    """Hess = 1/N Σ_i ∂²ℓ(f(x_i; θ), y_i)/∂θ² (plus weight decay times the identity)."""
+    """Hess = 1/N Σ_i ∂²ℓ(f(x_i; θ), y_i)/∂θ² (plus weight decay times the identity).
+
+    >>> import torch
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+    >>> x, y = torch.randn(30, 4), torch.arange(30) % 3
+    >>> A = Hessian(model, [(x, y)])
+    >>> (A @ torch.randn(A.dim)).shape  # 4 * 8 + 8 + 8 * 3 + 3 parameters
+    torch.Size([67])
+    """
 
     def cotangent(self, logits: Tensor, y: Tensor) -> Tensor:  # [B, C], [B] -> [B, C]
         """u = ∂ risk/∂f, so that J^T u is the gradient."""

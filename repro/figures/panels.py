@@ -30,9 +30,9 @@ def spectrum_panel(
 ) -> None:
     """Linear λ, logarithmic density: filled bulk, and the leading eigenvalues taken out of it as stems with circles.
 
-    A stem is as high as a single eigenvalue (mass 1/P) stands in this density; an open circle has not converged, and
-    stays in the density. Without `outliers` there are no stems and everything is in the density. With `band` one
-    standard error of the probes is shaded.
+    A stem is as high as a single eigenvalue (mass 1/P) stands in this density; an open circle has not converged. What
+    has not converged stays in the density, and so does what may have a copy. Without `outliers` there are no stems and
+    everything is in the density. With `band` one standard error of the probes is shaded.
     """
     smoothed = spectrum.bulk() if outliers else spectrum
     curve = linear_curve(smoothed.nodes, smoothed.weights)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal, NamedTuple
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from repro.linalg.lanczos import basis_device, negligible, orthogonalise
 from repro.linalg.operator import LinearOperator
+from repro.linalg.outside import Order, look_outside, size
 from repro.linalg.probe import check_pair, inner, norm, random_unit_vector
 
 log = logging.getLogger(__name__)
-
-Order = Literal["magnitude", "largest"]
 
 
 class Eigenpairs(NamedTuple):
@@ -22,22 +22,24 @@ class Eigenpairs(NamedTuple):
 
     eigenvalues: Tensor  # [K]
     vectors: Tensor  # [P, K]  orthonormal
-    residuals: Tensor  # [K]     |A q - lambda q|, absolute
-    converged: Tensor  # [K]     bool: residual <= tolerance |lambda|
+    residuals: Tensor  # [K]  |A q - lambda q|, absolute, rounding of the product included
+    converged: Tensor  # [K]  bool: residual <= tolerance |lambda|, and no larger eigenvalue was seen outside
     products: int  # matrix-vector products spent
 
 
 def leading(values: Tensor, k: int, by: Order) -> Tensor:  # [M] -> [min(k, M)]
     """Indices of the k leading values: by absolute value, or the algebraically largest."""
-    return (values.abs() if by == "magnitude" else values).argsort(descending=True, stable=True)[:k]
+    return size(values, by).argsort(descending=True, stable=True)[:k]
 
 
 def is_converged(values: Tensor, residuals: Tensor, tolerance: float, dtype: torch.dtype, scale: float) -> Tensor:
-    """residual <= tolerance |lambda|, where `scale` is the norm of A; residuals at rounding level always pass.
+    """residual <= tolerance |lambda|, or both zero to rounding, where `scale` is the norm of A.
 
     The second clause lets a zero eigenvalue of a low-rank matrix converge, whose relative residual means nothing.
     """
-    return residuals <= (tolerance * values.abs()).clamp(min=negligible(dtype, scale))
+    rounding = negligible(dtype, scale)
+    zero = (values.abs() <= rounding) & (residuals <= rounding)
+    return (residuals <= tolerance * values.abs()) | zero
 
 
 def combine(Q: Tensor, Y: Tensor, out: Tensor, chunk: int = 1 << 18) -> None:  # [M, P], [M, K], out [K, P]
@@ -51,49 +53,60 @@ def top_eigenpairs(
     A: LinearOperator,
     k: int,
     *,
-    tolerance: float,
-    max_products: int,
-    memory_budget: int,
-    seed: int,
+    tolerance: float = 1e-3,
+    max_products: int = 1000,
+    memory_budget: int = 8 << 30,
+    seed: int = 0,
     by: Order = "magnitude",
 ) -> Eigenpairs:
     """The k leading eigenpairs of A, each to a relative residual |A q - lambda q| / |lambda| <= tolerance.
 
-    Stops at the tolerance or at `max_products`; then `converged` says which pairs are good. The basis holds at most
-    `memory_budget` bytes: where it outgrows them the best Ritz vectors are kept and the run goes on from them.
+    The search stops at the tolerance or at `max_products`; then `converged` says which pairs are good. The basis holds
+    at most `memory_budget` bytes: where it outgrows them the best Ritz vectors are kept and the run goes on from them.
 
-    A single starting vector sees one copy of an exactly repeated eigenvalue (networks have none generically). Only
-    where the Krylov space is exhausted, as for a matrix of low rank, does the search go on from fresh random vectors
-    until they find nothing new; then all copies are found.
+    Then the pairs are confirmed, see `confirmed`: one product measures the rounding, and a run from a fresh start looks
+    for what the search cannot see, other copies of a repeated eigenvalue for one. What it finds takes its place. That
+    run takes 8 products, or a third of the search's where these are more; after a restart, which may pass an eigenvalue
+    by, as many as the search, or fewer if they exclude that anything is missing.
 
     Raises:
         ValueError: k is not in 1..P, `max_products` < k, the budget holds fewer than k + 2 vectors, or A is not
             symmetric.
+
+    >>> import torch
+    >>> from repro.linalg.operator import Dense
+    >>> A = Dense(torch.diag(torch.tensor([1.0, -5.0, 3.0, 0.5, 3.0])))
+    >>> pairs = top_eigenpairs(A, 3)
+    >>> [round(value, 3) for value in pairs.eigenvalues.tolist()]
+    [-5.0, 3.0, 3.0]
+    >>> bool(pairs.converged.all())
+    True
     """
     rows = _rows(A, k, max_products, memory_budget)
-    search = _Search(A, rows, by, torch.Generator().manual_seed(seed), memory_budget)
-    known = torch.zeros(0, dtype=torch.float64)  # the leading values when the Krylov space was last exhausted
+    before, generator = A.products, torch.Generator().manual_seed(seed)
+    search = _Search(A, rows, by, generator, memory_budget)
     while True:
         search.step()
-        values, Y, residuals = search.ritz(k)
-        good = is_converged(values, residuals, tolerance, A.dtype, search.scale)
-        if search.size == A.dim or search.products >= max_products:
-            break
-        if search.exhausted and search.size >= k:
-            if len(known) == k and torch.allclose(
-                known, values, rtol=tolerance, atol=negligible(A.dtype, search.scale)
-            ):
-                break
-            known = values
-        elif search.size >= k and len(known) == 0 and bool(good.all()):
+        values, Y, couplings = search.ritz(k)
+        good = is_converged(values, couplings.abs(), tolerance, A.dtype, search.scale)
+        if search.exhausted or search.products >= max_products or (search.size >= k and bool(good.all())):
             break
         search.advance(k)
     vectors = torch.empty(len(values), A.dim, dtype=A.dtype, device=A.device)
     combine(search.Q[: search.size], Y, vectors)
-    if not good.all():
-        log.warning("%d of %d eigenpairs not converged after %d products", int((~good).sum()), k, search.products)
-    values, residuals = values.to(A.device, A.dtype), residuals.to(A.device, A.dtype)
-    return Eigenpairs(values, vectors.T, residuals, good.to(A.device), search.products)
+    del search.Q
+    pairs, _ = confirmed(
+        A,
+        k,
+        (values, vectors.T, couplings),
+        generator,
+        by=by,
+        tolerance=tolerance,
+        scale=search.scale,
+        steps=search.products if search.restarted else max(8, search.products // 3),
+        max_products=before + max_products - A.products,
+    )
+    return pairs._replace(products=A.products - before)
 
 
 def _rows(A: LinearOperator, k: int, max_products: int, memory_budget: int) -> int:
@@ -122,7 +135,7 @@ class _Search:
         self.T = torch.zeros(rows, rows, dtype=torch.float64)
         self.size, self.next, self.beta, self.scale = 0, random_unit_vector(A, generator), 0.0, 0.0
         self.coupling = torch.zeros(0, dtype=torch.float64)  # [size]  <q_i, A next>, known before the product
-        self.exhausted = False
+        self.exhausted = self.restarted = False
 
     def step(self) -> None:
         """One product: the next row of T, and the residual that is the next direction."""
@@ -146,13 +159,14 @@ class _Search:
         self.coupling = torch.zeros(n + 1, dtype=torch.float64)
         self.coupling[n] = self.beta
 
-    def ritz(self, k: int) -> tuple[Tensor, Tensor, Tensor]:  # values [K], Y [size, K], residuals [K]
+    def ritz(self, k: int) -> tuple[Tensor, Tensor, Tensor]:  # values [K], Y [size, K], couplings [K]
+        """The k leading Ritz pairs; the residual of each is its coupling times the next direction."""
         values, Y = torch.linalg.eigh(self.T[: self.size, : self.size])
         chosen = leading(values, k, self.by)
-        return values[chosen], Y[:, chosen], self.beta * Y[-1, chosen].abs()
+        return values[chosen], Y[:, chosen], self.beta * Y[-1, chosen]
 
     def advance(self, k: int) -> None:
-        """Make room if the basis is full, and choose the next direction."""
+        """Make room if the basis is full: the leading Ritz vectors are kept, and what they leave couples to them."""
         rows = len(self.Q)
         if self.size == rows:
             keep = min(k + (rows - k) // 2, rows - 1)
@@ -160,8 +174,106 @@ class _Search:
             combine(self.Q[: self.size], Y, self.Q[:keep])
             self.T.zero_()
             self.T[:keep, :keep] = values.diag()
-            self.size, self.coupling = keep, self.beta * Y[-1]
+            self.size, self.coupling, self.restarted = keep, self.beta * Y[-1], True
             log.info("thick restart after %d products with %d Ritz vectors", self.products, keep)
-        if self.exhausted:
-            fresh = orthogonalise(random_unit_vector(self.A, self.generator), self.Q[: self.size])
-            self.next, self.coupling = fresh / norm(fresh), torch.zeros(self.size, dtype=torch.float64)
+
+
+def confirmed(
+    A: LinearOperator,
+    k: int,
+    ritz: tuple[Tensor, Tensor, Tensor],
+    generator: torch.Generator,
+    *,
+    by: Order,
+    tolerance: float,
+    scale: float,
+    steps: int,
+    max_products: int,
+    copies: bool = False,
+) -> tuple[Eigenpairs, float]:  # ritz: values [K], vectors [P, K], couplings [K]
+    """Ritz pairs of a search with true residuals, and with the eigenpairs that it has missed in place of the last.
+
+    A run of about `steps` products on the complement of the pairs looks for eigenvalues that are larger; see
+    `repro.linalg.outside`. One that it finds joins the pairs, and the next run begins, as long as fewer than
+    `max_products` are spent. Pairs smaller than what was seen at last are not the leading ones: they count as not
+    converged.
+
+    Args:
+        k: pairs wanted; the search may have found fewer, where its Krylov space was exhausted.
+        ritz: values and couplings in float64; a coupling times a unit vector that is common to all is the residual.
+        scale: the norm of A.
+        copies: Look on until copies of the smallest pair are excluded too, not only what is larger.
+
+    Returns:
+        The pairs, and a size that no other eigenvalue is likely to exceed.
+    """
+    before, rounding = A.products, negligible(A.dtype, scale)
+    values, vectors, couplings = ritz
+    residuals = true_residuals(A, values, vectors, couplings, tolerance=tolerance, scale=scale)
+    seen, likely = -math.inf, math.inf
+    while True:
+        converged = is_converged(values, residuals, tolerance, A.dtype, scale)
+        if not converged.any():
+            break
+        smallest = float(size(values[converged], by).min())
+        slack = tolerance * abs(smallest) + rounding
+        few = len(values) < min(k, A.dim)
+        seen, likely, missed = look_outside(
+            A,
+            vectors.T.contiguous(),
+            generator,
+            by=by,
+            beyond=-math.inf if few else smallest + slack,
+            certain=smallest - slack if copies else smallest + slack,
+            steps=steps,
+            tolerance=tolerance,
+            scale=scale,
+        )
+        if missed is None:
+            break
+        product = A @ missed
+        value = inner(missed, product)
+        values = torch.cat([values, values.new_tensor([value])])
+        residuals = torch.cat([residuals, residuals.new_tensor([norm(product - value * missed)])])
+        vectors = torch.cat([vectors, missed[:, None]], dim=1)
+        order = leading(values, k, by)
+        values, residuals, vectors = values[order], residuals[order], vectors[:, order.to(vectors.device)]
+        if A.products - before >= max_products and not few:
+            break
+    exact = converged = is_converged(values, residuals, tolerance, A.dtype, scale)
+    if math.isfinite(seen):
+        converged = exact & (size(values, by) + tolerance * values.abs() + rounding >= seen)
+    if not converged.all():
+        count = int((~converged).sum())
+        log.warning("%d of %d eigenpairs not converged after %d products", count, len(values), A.products)
+    if bool((exact & ~converged).any()):
+        log.warning("an eigenvalue of size %.4g lies outside: the smaller pairs are not the leading ones", seen)
+    values, residuals = values.to(A.device, A.dtype), residuals.to(A.device, A.dtype)
+    return Eigenpairs(values, vectors, residuals, converged.to(A.device), A.products - before), likely
+
+
+def true_residuals(
+    A: LinearOperator, values: Tensor, vectors: Tensor, couplings: Tensor, *, tolerance: float, scale: float
+) -> Tensor:  # [K], [P, K], [K] -> [K]
+    """|A q - lambda q| of Ritz pairs, rounding included, of which the couplings of a Lanczos run know nothing.
+
+    One product, with the pair that has converged best, measures the rounding, and twice as much counts for every pair.
+    Where ten times as much would decide whether a pair has converged, its residual is measured by a product of its own.
+    """
+    claimed = is_converged(values, couplings.abs(), tolerance, A.dtype, scale)
+    if not claimed.any():
+        return couplings.abs()
+
+    def measured(which: Tensor) -> Tensor:  # bool [K] -> residuals of those
+        V = vectors[:, which.to(vectors.device)]
+        columns = A @ V - V * values[which].to(V)
+        return torch.linalg.vector_norm(columns, dim=0, dtype=torch.float64).cpu()
+
+    best = torch.arange(len(values)) == couplings.abs().argmin()
+    rounding = float(measured(best))
+    residuals = torch.hypot(couplings, torch.full_like(couplings, 2 * rounding))
+    residuals[best] = rounding
+    close = claimed & ~best & (10 * rounding > tolerance * values.abs())
+    if close.any():
+        residuals[close] = measured(close)
+    return residuals

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from typing import NamedTuple
 
 import torch
@@ -19,7 +21,7 @@ class Tridiagonal(NamedTuple):
 
     alpha: Tensor  # [M]     diagonal of T; float64, CPU
     beta: Tensor  # [M]     off-diagonal of T, then the norm of the residual; float64, CPU
-    Q: Tensor  # [M, P]  orthonormal Lanczos vectors, one per row; may live on the host
+    Q: Tensor  # [M, P]  orthonormal Lanczos vectors, one per row; may live on the host; empty if not kept
 
     def matrix(self) -> Tensor:  # [M, M]
         return self.alpha.diag() + self.beta[:-1].diag(1) + self.beta[:-1].diag(-1)
@@ -142,28 +144,49 @@ def fast_lanczos(
     `start` is drawn from `seed` if it is not given; `orthogonal_to` and `scale` as in `lanczos`.
     """
     v = start if start is not None else random_unit_vector(A, torch.Generator().manual_seed(seed))
-    v = v if orthogonal_to is None else orthogonalise(v, orthogonal_to)
-    v, previous = v / norm(v), torch.zeros_like(v)
-    alpha: list[float] = []
-    beta = [0.0]
-    for _ in range(steps):
-        w = A @ v
-        if len(alpha) == 1:  # beta is <A q_0, q_1>, to which rounding adds what is left of q_0 in q_1
-            expected = beta[-1] + alpha[0] * inner(v, previous)
-            check_pair(A, inner(w, previous), expected, norm(w) + abs(alpha[0]) + beta[-1])
-        w = w - beta[-1] * previous
-        if orthogonal_to is not None:
-            w = orthogonalise(w, orthogonal_to)
-        alpha.append(inner(w, v))
-        w = w - alpha[-1] * v
-        scale = max(scale, abs(alpha[-1]), beta[-1])
-        beta.append(norm(w))
-        if beta[-1] <= negligible(A.dtype, scale):
-            break
-        previous, v = v, w / beta[-1]
-    T = Tridiagonal(torch.tensor(alpha, dtype=torch.float64), torch.tensor(beta[1:], dtype=torch.float64), v[None])
+    run = list(islice(recurrence(A, v, orthogonal_to=orthogonal_to, scale=scale), steps))
+    T = tridiagonal([step.alpha for step in run], [step.beta for step in run])
     values, Y = T.eigh()
     return Ritz(values, Y[0] ** 2, (T.beta[-1] * Y[-1]).abs())
+
+
+class Step(NamedTuple):
+    """One step of the three-term recurrence A q = alpha q + beta_before q_before + beta q_after."""
+
+    q: Tensor  # [P]  unit vector
+    alpha: float
+    beta: float
+
+
+def recurrence(
+    A: LinearOperator, start: Tensor, *, orthogonal_to: Tensor | None = None, scale: float = 0.0
+) -> Iterator[Step]:  # start [P], orthogonal_to [K, P]
+    """The steps of `fast_lanczos`, one product each; they end where the Krylov space is exhausted."""
+    v = start if orthogonal_to is None else orthogonalise(start, orthogonal_to)
+    v, previous = v / norm(v), torch.zeros_like(v)
+    alpha = beta = 0.0  # of the step before
+    for m in count():
+        w = A @ v
+        if m == 1:  # beta is <A q_0, q_1>, to which rounding adds what is left of q_0 in q_1
+            expected = beta + alpha * inner(v, previous)
+            check_pair(A, inner(w, previous), expected, norm(w) + abs(alpha) + beta)
+        w = w - beta * previous
+        if orthogonal_to is not None:
+            w = orthogonalise(w, orthogonal_to)
+        alpha = inner(w, v)
+        w = w - alpha * v
+        scale, beta = max(scale, abs(alpha), beta), norm(w)
+        yield Step(v, alpha, beta)
+        if beta <= negligible(A.dtype, scale):
+            break
+        previous, v = v, w / beta
+
+
+def tridiagonal(alpha: Sequence[float], beta: Sequence[float]) -> Tridiagonal:
+    """T of a run that keeps no basis."""
+    return Tridiagonal(
+        torch.tensor(alpha, dtype=torch.float64), torch.tensor(beta, dtype=torch.float64), torch.empty(0)
+    )
 
 
 def basis_device(A: LinearOperator, rows: int, memory_budget: int) -> torch.device | None:

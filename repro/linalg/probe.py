@@ -1,4 +1,4 @@
-"""Random probes of an operator: reproducible Gaussian vectors, and a check that the operator is symmetric."""
+"""Random probes of an operator: reproducible Gaussian vectors, and the check of symmetry that every run makes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def inner(u: Tensor, v: Tensor) -> float:  # [P], [P]
 
 
 def norm(v: Tensor) -> float:  # [P]
-    """|v|, likewise."""
+    """|v|, its squares added up in float64 for the same reason."""
     return float(torch.linalg.vector_norm(v, dtype=torch.float64))
 
 
@@ -37,25 +37,12 @@ def random_unit_vector(A: LinearOperator, generator: torch.Generator) -> Tensor:
     return v / norm(v)
 
 
-def check_symmetric(A: LinearOperator, seed: int = 0) -> None:
-    """Compare <u, A v> with <v, A u> for two random vectors (two products).
+def check_pair(A: LinearOperator, left: float, right: float, size: float) -> None:
+    """Compare <u, A v> with <v, A u>, which a run has computed anyway; `size` is |A u| + |A v|.
 
     Raises:
         ValueError: A v is not finite, or A is not one fixed symmetric matrix to half the working precision. An operator
             that changes between products (active dropout, batch norm in train mode) is caught as well.
-    """
-    U = random_vectors(A, 2, torch.Generator().manual_seed(seed))
-    u, v = U[:, 0], U[:, 1]
-    Av, Au = A @ v, A @ u
-    # <u, A v> is of the size of the Frobenius norm of A, and so are |A v| and |A u|.
-    check_pair(A, inner(u, Av), inner(v, Au), norm(Av) + norm(Au))
-
-
-def check_pair(A: LinearOperator, left: float, right: float, size: float) -> None:
-    """The same check on <u, A v> and <v, A u> that are known already, `size` being |A u| + |A v|: no further product.
-
-    Raises:
-        ValueError: as `check_symmetric`.
     """
     if not (math.isfinite(left) and math.isfinite(right)):
         raise ValueError(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from repro.linalg.density import padded
-from repro.linalg.eigenpairs import Eigenpairs, combine, is_converged, leading, top_eigenpairs
-from repro.linalg.lanczos import Tridiagonal, basis_device, fast_lanczos, lanczos
+from repro.linalg.eigenpairs import Eigenpairs, combine, confirmed, leading, top_eigenpairs
+from repro.linalg.lanczos import Tridiagonal, basis_device, fast_lanczos, lanczos, negligible
 from repro.linalg.operator import LinearOperator
 from repro.linalg.probe import random_unit_vector
 from repro.spectra.record import Spectrum
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,18 +24,30 @@ class LanczosSpectrum(Spectrum):
 
 
 def spectrum(
-    A: LinearOperator, *, k: int, steps: int, probes: int, tolerance: float, memory_budget: int, seed: int
+    A: LinearOperator,
+    *,
+    k: int,
+    steps: int = 128,
+    probes: int = 1,
+    tolerance: float = 1e-3,
+    memory_budget: int = 8 << 30,
+    seed: int = 0,
 ) -> LanczosSpectrum:
     """Top k eigenpairs and a quadrature of the whole spectrum in about probes x steps products.
 
-    The first probe's Lanczos run with full reorthogonalisation yields the outliers. Those that converged (relative
-    residual <= tolerance) are then exact in every probe: mass 1/P each, where a random probe sees 1/P times a
-    chi-square variable. The other probes run on the orthogonal complement of the converged vectors and weigh it by the
-    remaining mass 1 - K/P; the first probe's other nodes are scaled to it. The trace keeps its right expectation
-    even if the pairs are inexact. Probes estimate the same measure independently, hence an error band.
+    The first probe's Lanczos run with full reorthogonalisation yields the eigenpairs. `confirmed` checks them in about
+    1 + max(16, steps / 8) products, or fewer, and adds copies, which one start cannot see.
 
-    The basis holds steps x P numbers. If they exceed `memory_budget` bytes the outliers come from thick restarts within
-    the budget, and the density from Lanczos runs that keep no basis.
+    Those that converged, and of which no copy is seen outside, are taken out of the density: they have their exact
+    mass 1/P in every probe, where a random probe sees 1/P times a chi-square variable. All other eigenvalues, repeated
+    ones among them, keep the mass that the probe sees, which is m/P in expectation for m copies. Later probes run on the
+    complement of what is taken out and weigh it by the remaining mass 1 - K/P; the first probe's other nodes are scaled
+    to it. The trace keeps its right expectation even if the pairs are inexact. Probes estimate the same measure
+    independently, hence an error band.
+
+    The basis holds steps x P numbers. If they exceed `memory_budget` bytes the eigenpairs come from thick restarts
+    within the budget, and the density from Lanczos runs that keep no basis, with starts of their own: then all
+    converged pairs are taken out, and the probes see what copies are left.
 
     Args:
         k: Eigenpairs wanted, by magnitude; 0 for a density without deflation.
@@ -46,6 +55,15 @@ def spectrum(
 
     Raises:
         ValueError: steps <= k, no probes, or a budget too small for k eigenpairs.
+
+    >>> import torch
+    >>> from repro.linalg.operator import Dense
+    >>> A = Dense(torch.diag(torch.cat([torch.tensor([9.0, -7.0]), torch.linspace(-1, 1, 98)])))
+    >>> found = spectrum(A, k=2, steps=30)
+    >>> [round(value, 3) for value in found.eigenvalues.tolist()]
+    [9.0, -7.0]
+    >>> found.nodes.shape, round(float(found.weights.sum()), 6)
+    ((1, 30), 1.0)
     """
     if steps <= k or probes < 1:
         raise ValueError(f"{steps} Lanczos steps and {probes} probes cannot give {k} eigenpairs: more steps than pairs")
@@ -53,59 +71,67 @@ def spectrum(
     device = basis_device(A, min(steps, A.dim), memory_budget)
     rows: list[tuple[Tensor, Tensor]] = []
     if device is None:
-        pairs = _restarted(A, k, steps, tolerance, memory_budget, seed)
+        pairs = _restarted(A, k, steps, tolerance, memory_budget, generator)
+        out = pairs.converged
     else:
         run = lanczos(A, random_unit_vector(A, generator), steps, basis_device=device)
-        pairs = ritz_pairs(A, run, k, tolerance)
-        rows.append(_first_probe(run, pairs))
+        pairs, out = _from_run(A, run, k, tolerance, generator)
+        rows.append(_first_probe(run, pairs, out))
         del run
-    known, U = pairs.eigenvalues[pairs.converged], pairs.vectors[:, pairs.converged].T.contiguous()
+    known, U = pairs.eigenvalues[out].double().cpu(), pairs.vectors[:, out].T.contiguous()
     scale = float(known.abs().max()) if len(known) else 0.0
-    while len(rows) < probes and len(known) < A.dim:
-        start = random_unit_vector(A, generator)
-        nodes, weights, residuals = _on_complement(A, start, steps - len(known), U, scale, device)
-        rows.append(_with_outliers(known.double().cpu(), nodes, weights, A.dim))
-        _warn_if_missed(pairs, nodes, residuals, k)
-    all_nodes, all_weights = padded([row[0] for row in rows], steps), padded([row[1] for row in rows], steps)
+    while len(rows) < probes:
+        nodes = weights = torch.empty(0, dtype=torch.float64)
+        if len(known) < A.dim:
+            start = random_unit_vector(A, generator)
+            nodes, weights = _on_complement(A, start, steps - len(known), U, scale, device)
+        rows.append(_with_outliers(known, nodes, weights, A.dim))
+    length = max(steps, *(len(nodes) for nodes, _ in rows))
     return LanczosSpectrum(
-        all_nodes,
-        all_weights,
+        padded([row[0] for row in rows], length),
+        padded([row[1] for row in rows], length),
         pairs.eigenvalues.double().cpu().numpy(),
         pairs.residuals.double().cpu().numpy(),
         pairs.converged.cpu().numpy(),
+        out.cpu().numpy(),
         A.dim,
         pairs.vectors,
         A.products - before,
     )
 
 
-def ritz_pairs(A: LinearOperator, run: Tridiagonal, k: int, tolerance: float) -> Eigenpairs:
-    """The k leading Ritz pairs of a Lanczos run on A, with residuals from the Lanczos identity (no product)."""
+def _from_run(
+    A: LinearOperator, run: Tridiagonal, k: int, tolerance: float, generator: torch.Generator
+) -> tuple[Eigenpairs, Tensor]:
+    """The k leading Ritz pairs of a Lanczos run on A, confirmed; and which are taken out of the density."""
     values, Y = run.eigh()
-    chosen = leading(values, k, "magnitude")
-    residuals = run.beta[-1] * Y[-1, chosen].abs()
-    converged = is_converged(values[chosen], residuals, tolerance, A.dtype, float(values.abs().max()))
+    chosen, scale = leading(values, k, "magnitude"), float(values.abs().max())
     vectors = torch.empty(len(chosen), A.dim, dtype=A.dtype, device=A.device)
     combine(run.Q, Y[:, chosen], vectors)
-    if not converged.all():
-        log.warning("%d of %d eigenpairs not converged after %d steps", int((~converged).sum()), k, len(values))
-    return Eigenpairs(
-        values[chosen].to(A.device, A.dtype),
-        vectors.T,
-        residuals.to(A.device, A.dtype),
-        converged.to(A.device),
-        len(run.alpha),
+    steps = max(16, len(values) // 8)
+    pairs, likely = confirmed(
+        A,
+        k,
+        (values[chosen], vectors.T, run.beta[-1] * Y[-1, chosen]),
+        generator,
+        by="magnitude",
+        tolerance=tolerance,
+        scale=scale,
+        steps=steps,
+        max_products=len(values),
+        copies=True,
     )
+    single = (1 - tolerance) * pairs.eigenvalues.abs() - negligible(A.dtype, scale) > likely
+    return pairs, pairs.converged & single
 
 
-def _first_probe(run: Tridiagonal, pairs: Eigenpairs) -> tuple[Tensor, Tensor]:
-    """The quadrature of the run that found the outliers, each converged one set to its exact mass."""
+def _first_probe(run: Tridiagonal, pairs: Eigenpairs, out: Tensor) -> tuple[Tensor, Tensor]:
+    """The quadrature of the run that found the pairs, with those taken out at their exact mass."""
     values, Y = run.eigh()
-    order = leading(values, len(values), "magnitude")
-    outlier = torch.zeros(len(values), dtype=torch.bool)
-    outlier[: len(pairs.converged)] = pairs.converged.cpu()
-    nodes, weights = values[order], Y[0, order] ** 2
-    return _with_outliers(nodes[outlier], nodes[~outlier], weights[~outlier], run.Q.shape[1])
+    U = pairs.vectors[:, out].to(run.Q.device)
+    inside = Y.T @ (run.Q @ U).double().cpu()  # [M, K]  Ritz vectors times those taken out
+    rest = (inside**2).sum(dim=1) < 0.5
+    return _with_outliers(pairs.eigenvalues[out].double().cpu(), values[rest], Y[0, rest] ** 2, run.Q.shape[1])
 
 
 def _with_outliers(known: Tensor, nodes: Tensor, weights: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -116,26 +142,20 @@ def _with_outliers(known: Tensor, nodes: Tensor, weights: Tensor, dim: int) -> t
 
 def _on_complement(
     A: LinearOperator, start: Tensor, steps: int, U: Tensor, scale: float, device: torch.device | None
-) -> tuple[Tensor, Tensor, Tensor]:  # U [K, P] -> nodes [M], weights [M], residuals [M]
+) -> tuple[Tensor, Tensor]:  # U [K, P] -> nodes [M], weights [M]
     if device is None:
-        return fast_lanczos(A, steps, start=start, orthogonal_to=U, scale=scale)
-    run = lanczos(A, start, steps, orthogonal_to=U, scale=scale, basis_device=device)
-    values, Y = run.eigh()
-    return values, Y[0] ** 2, run.beta[-1] * Y[-1].abs()
+        values, weights, _ = fast_lanczos(A, steps, start=start, orthogonal_to=U, scale=scale)
+        return values, weights
+    values, Y = lanczos(A, start, steps, orthogonal_to=U, scale=scale, basis_device=device).eigh()
+    return values, Y[0] ** 2
 
 
-def _restarted(A: LinearOperator, k: int, steps: int, tolerance: float, memory_budget: int, seed: int) -> Eigenpairs:
+def _restarted(
+    A: LinearOperator, k: int, steps: int, tolerance: float, memory_budget: int, generator: torch.Generator
+) -> Eigenpairs:
     if k > 0:
-        return top_eigenpairs(A, k, tolerance=tolerance, max_products=steps, memory_budget=memory_budget, seed=seed)
+        own = int(torch.randint(2**62, (), generator=generator))  # not the seed of the density's starts
+        k, budget = min(k, A.dim), memory_budget
+        return top_eigenpairs(A, k, tolerance=tolerance, max_products=steps, memory_budget=budget, seed=own)
     none = torch.empty(0, dtype=A.dtype, device=A.device)
     return Eigenpairs(none, none.new_empty(A.dim, 0), none, none.bool(), 0)
-
-
-def _warn_if_missed(pairs: Eigenpairs, nodes: Tensor, residuals: Tensor, k: int) -> None:
-    """A later probe starts afresh: what it finds beyond the k-th pair is a copy the first could not see."""
-    if k == 0 or not bool(pairs.converged.all()):
-        return
-    smallest = float(pairs.eigenvalues[-1].abs())
-    missed = nodes[nodes.abs() - residuals > 1.01 * smallest]
-    if len(missed):
-        log.warning("a later probe found %d more eigenvalue(s) above the %d leading ones: %s", len(missed), k, missed)

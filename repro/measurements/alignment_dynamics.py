@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from repro.network import Network
 
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass

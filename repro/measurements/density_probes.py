@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from repro.network import Network
 
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -36,7 +36,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
 
     Returns:
         plain_nodes, plain_weights [probes, M]: of FastLanczos (Algorithm 2), nothing deflated.
-        deflated_nodes, _weights [probes, M], _eigenvalues, _residuals, _converged [k], _dim: see `spectrum`.
+        deflated_nodes, _weights [probes, M], _eigenvalues, _residuals, _converged, _deflated [k], _dim: see `spectrum`.
     """
     memory = settings.memory(network, outliers=settings.outliers, matrix="Hess")
     hessian = Hessian(network.model, network.batches(), memory_budget=memory.graphs)

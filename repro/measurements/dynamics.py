@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from repro.network import Network
 
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -45,7 +45,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         loss [T]: mean cross-entropy on the training set, in eval mode.
         class_part [T, C], cross_part [T, C (C − 2)], same_part [T, C]: exact eigenvalues of the parts, descending.
         <s>_nodes, <s>_weights [T, probes, M], <s>_dim, for <s> = gauss_newton and within: quadrature of their spectra.
-        <s>_eigenvalues, _residuals, _converged [T, k]: the largest eigenvalues, k = C of G and none of G_within.
+        <s>_eigenvalues, _residuals, _converged, _deflated [T, k]: the largest, k = C of G and none of G_within.
         own_share [T, C]: mean probability of the own class, w_{c,c} / Σ_{c'} w_{c,c'}.
 
     Where a Lanczos run ends early (a matrix that underflows, say) rows are filled up with zeros, not converged.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from repro.network import Network
 
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -46,7 +46,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
 
     Returns, with <s> one of full, class, cross, within, same (what was knocked out; full: nothing):
         <s>_nodes, <s>_weights [probes, M]: eigenvalues of the mean loss, and their share of all P eigenvalues.
-        <s>_eigenvalues, <s>_residuals, <s>_converged [k], <s>_dim: see `repro.spectra.record.Spectrum`.
+        <s>_eigenvalues, _residuals, _converged, _deflated [k], <s>_dim: see `repro.spectra.record.Spectrum`.
         class_part [C], cross_part [C (C − 2)], same_part [C]: the exact eigenvalues of those parts, descending.
         mass [C, C]: the weights w_{c,c'}, which sum to one.
     """

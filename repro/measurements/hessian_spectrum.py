@@ -17,7 +17,7 @@ from repro.measurements.settings import LanczosSettings, check_count
 if TYPE_CHECKING:
     from repro.network import Network
 
-VERSION = 1
+VERSION = 2
 MATRICES = {"hessian": Hessian, "gauss_newton": GaussNewton, "residual": HessianResidual}
 
 
@@ -46,7 +46,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
 
     Returns, for each <s> of `spectra`:
         <s>_nodes, <s>_weights [probes, M]: eigenvalues of the mean loss, and their share of all P eigenvalues.
-        <s>_eigenvalues, <s>_residuals (absolute), <s>_converged [k].
+        <s>_eigenvalues, _residuals (absolute), _converged, _deflated [k]: see `repro.spectra.record.Spectrum`.
         <s>_dim: P.
         test_examples: how many test examples there are in the test spectra, if there are test spectra.
     """

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 APPROXIMATIONS = ("kfac", "cfac", "ekfac")
 
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Quadrature nodes and weights of spectra -> curves to draw and distances between spectra (numpy only).
+"""Quadrature nodes and weights of spectra -> curves to draw and distances between spectra (numpy and scipy).
 
 Nodes and weights come as [probes, M], each row's weights summing to one: a row is one estimate of the spectral measure.
 Width and ranges follow Papyan (2020), Appendix C and D.2.
@@ -101,23 +101,21 @@ def wasserstein(
     Without weights the second spectrum is a plain list of eigenvalues. With `epsilon` the distance is taken on the axis
     ln(|eigenvalue| + epsilon), so it is a mean factor rather than a mean difference.
     """
-    a, wa = _flat(nodes, weights, epsilon)
-    b, wb = _flat(
-        other_nodes, np.ones_like(np.asarray(other_nodes)) if other_weights is None else other_weights, epsilon
-    )
-    points = np.concatenate([a, b])
-    order = np.argsort(points, kind="stable")
-    difference = np.cumsum(np.concatenate([wa, -wb])[order])[:-1]
-    return float(np.abs(difference) @ np.diff(points[order]))
+    from scipy.stats import wasserstein_distance
+
+    others = np.ones_like(np.asarray(other_nodes)) if other_weights is None else other_weights
+    a, b = _axis(nodes, epsilon), _axis(other_nodes, epsilon)
+    return float(wasserstein_distance(a, b, np.ravel(weights), np.ravel(others)))
 
 
-def _flat(nodes: ArrayLike, weights: ArrayLike, epsilon: float | None) -> tuple[Array, Array]:
-    x, w = np.asarray(nodes, dtype=float).ravel(), np.asarray(weights, dtype=float).ravel()
-    return (x if epsilon is None else np.log(np.abs(x) + epsilon)), w / w.sum()
+def _axis(nodes: ArrayLike, epsilon: float | None) -> Array:
+    x = np.asarray(nodes, dtype=float).ravel()
+    return x if epsilon is None else np.log(np.abs(x) + epsilon)
 
 
 def _range(values: Array, margin: float) -> tuple[float, float]:
-    """The range of the values, widened on both sides; a single value gets a range of its own size."""
+    """The range of the values, widened on both sides; a single value gets one of its own size, none that of zero."""
+    values = values if values.size else np.zeros(1)
     low, high = float(values.min()), float(values.max())
     room = margin * ((high - low) or abs(high) or 1.0)
     return low - room, high + room

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-PARTS = ("nodes", "weights", "eigenvalues", "residuals", "converged", "dim")
+PARTS = ("nodes", "weights", "eigenvalues", "residuals", "converged", "deflated", "dim")
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,24 +18,33 @@ class Spectrum:
 
     A row of `nodes` and `weights` is one estimate of the spectral density: `weights[l, m]` is the share of the P
     eigenvalues that lies near `nodes[l, m]`, so each row of weights sums to one and a single eigenvalue has mass 1/P.
-    A row begins with the eigenvalues that have converged, in their order, each with its exact mass 1/P; then comes the
-    quadrature of all other eigenvalues; then, where a Lanczos run ended early, zeros of weight zero.
+    A row begins with the eigenvalues that are taken out of the density (`deflated`), in their order, each with its
+    exact mass 1/P; then comes the quadrature of all other eigenvalues; then, where a Lanczos run ended early, zeros of
+    weight zero. What has not converged, or may have a copy, stays in the quadrature, whose mass counts copies.
 
     For a plain density, without eigenvalues taken out of it, k is 0.
+
+    >>> found = Spectrum.exact([4.0, 1.0, 2.0, 1.0], k=1)
+    >>> found.eigenvalues, found.nodes, found.trace
+    (array([4.]), array([[4., 2., 1., 1.]]), 8.0)
+    >>> found.bulk().nodes
+    array([[2., 1., 1.]])
     """
 
     nodes: Array  # [probes, M]
     weights: Array  # [probes, M]
     eigenvalues: Array  # [k]  largest magnitude first
     residuals: Array  # [k]  |A u - lambda u| for the unit eigenvector u, absolute
-    converged: NDArray[np.bool_]  # [k]
+    converged: NDArray[np.bool_]  # [k]  residual within the tolerance, and no larger eigenvalue was seen elsewhere
+    deflated: NDArray[np.bool_]  # [k]
     dim: int  # P
 
     @classmethod
     def density(cls, nodes: ArrayLike, weights: ArrayLike, dim: int) -> Spectrum:  # [probes, M] or [M]
         """A quadrature alone (k = 0)."""
         none = np.zeros(0)
-        return cls(np.atleast_2d(nodes), np.atleast_2d(weights), none, none, none.astype(bool), dim)
+        no = none.astype(bool)
+        return cls(np.atleast_2d(nodes), np.atleast_2d(weights), none, none, no, no, dim)
 
     @classmethod
     def exact(cls, eigenvalues: ArrayLike, *, k: int, dim: int | None = None, length: int = 0) -> Spectrum:
@@ -54,7 +63,8 @@ class Spectrum:
         nodes[0, :rank], weights[0, :rank] = values, 1 / dim
         if rank < dim:
             weights[0, rank] = 1 - rank / dim
-        return cls(nodes, weights, top, np.zeros(len(top)), np.ones(len(top), dtype=bool), dim)
+        every = np.ones(len(top), dtype=bool)
+        return cls(nodes, weights, top, np.zeros(len(top)), every, every, dim)
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """The arrays that a measurement stores, named <name>_nodes, _weights, _eigenvalues, _residuals, ..., _dim."""
@@ -82,6 +92,7 @@ class Spectrum:
         eigenvalues = found.setdefault("eigenvalues", np.zeros(0))
         found.setdefault("residuals", np.zeros(len(eigenvalues)))
         found.setdefault("converged", np.zeros(len(eigenvalues), dtype=bool))
+        found.setdefault("deflated", found["converged"])  # results of before took out all that had converged
         return cls(**found, dim=dim)
 
     @staticmethod
@@ -91,16 +102,17 @@ class Spectrum:
         return [name for name in found if f"{name}_dim" in arrays]
 
     def bulk(self) -> Spectrum:
-        """What is left without the converged outliers: a density whose rows sum to 1 - K/P."""
-        count = int(self.converged.sum())
+        """What is left without the K eigenvalues taken out: a density whose rows sum to 1 - K/P."""
+        count = int(self.deflated.sum())
         return Spectrum.density(self.nodes[:, count:], self.weights[:, count:], self.dim)
 
     def named(self, eigenvalues: ArrayLike) -> Spectrum:  # [k]
         """The same with leading eigenvalues that are known exactly from elsewhere; the quadrature stays."""
         values = np.asarray(eigenvalues, dtype=float)
-        converged = np.zeros(len(values), dtype=bool)
+        converged, deflated = np.zeros((2, len(values)), dtype=bool)
         converged[: len(self.converged)] = self.converged
-        return Spectrum(self.nodes, self.weights, values, np.zeros(len(values)), converged, self.dim)
+        deflated[: len(self.deflated)] = self.deflated
+        return Spectrum(self.nodes, self.weights, values, np.zeros(len(values)), converged, deflated, self.dim)
 
     @property
     def steps(self) -> int:

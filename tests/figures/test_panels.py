@@ -21,7 +21,9 @@ def spectrum(converged=(True, True, True), probes=2):
     bulk = np.stack([np.linspace(-0.5, 0.5, 40), np.linspace(-0.5, 0.5, 40) + 0.01])
     nodes = np.concatenate([np.tile(OUTLIERS, (2, 1)), bulk], axis=1)
     weights = np.concatenate([np.full((2, 3), 1 / P), np.full((2, 40), (1 - 3 / P) / 40)], axis=1)
-    return Spectrum(nodes[:probes], weights[:probes], OUTLIERS, np.zeros(3), np.array(converged), P)
+    return Spectrum(
+        nodes[:probes], weights[:probes], OUTLIERS, np.zeros(3), np.array(converged), np.array(converged), P
+    )
 
 
 def curve_of(ax):

@@ -42,13 +42,14 @@ def test_prescribed_outliers_with_their_signs(tolerance, dtype):
     pairs = top_eigenpairs(A, 8, tolerance=tolerance, max_products=P, memory_budget=AMPLE, seed=0)
     assert pairs.converged.all()
     check_pairs(A, pairs, OUTLIERS, tolerance)
-    assert pairs.products == A.products < 40
+    assert pairs.products == A.products < 50
     assert pairs.eigenvalues.dtype == pairs.vectors.dtype == dtype
 
 
 def test_stops_as_soon_as_the_tolerance_is_met():
     A = Dense(torch.linspace(0.9, 1.1, P, dtype=torch.float64).diag())
-    assert top_eigenpairs(A, 1, tolerance=0.2, max_products=P, memory_budget=AMPLE, seed=0).products == 1
+    pairs = top_eigenpairs(A, 1, tolerance=0.2, max_products=P, memory_budget=AMPLE, seed=0)
+    assert pairs.products == 1 + 1 + 8  # the search, the rounding, and the run that looks for what is missing
 
 
 def test_vectors_stay_orthonormal_under_a_large_shift():
@@ -98,7 +99,7 @@ def test_products_are_bounded_and_what_is_unconverged_says_so(caplog):
     A = symmetric(spread())
     pairs = top_eigenpairs(A, 8, tolerance=1e-6, max_products=15, memory_budget=AMPLE, seed=0)
     assert f"{int((~pairs.converged).sum())} of 8 eigenpairs not converged" in caplog.text
-    assert A.products == pairs.products == 15
+    assert 15 + 1 < A.products == pairs.products <= 15 + 1 + 8
     assert pairs.converged[0]
     assert not pairs.converged[-1]
     true = (A.A @ pairs.vectors - pairs.vectors * pairs.eigenvalues).norm(dim=0)
@@ -121,16 +122,14 @@ def test_low_rank_matrix_gives_all_copies_and_zeros(size):
         torch.testing.assert_close(pairs.eigenvalues / size, torch.full((k,), 5.0, dtype=torch.float64))
 
 
-def test_single_start_sees_one_copy_in_a_full_rank_matrix():
-    """The stated limit of a single-vector Krylov space; the residual of what is returned is right all the same."""
+def test_a_copy_that_the_search_cannot_see_takes_its_place():
     values = spread()
     values[1] = 12.0
     A = symmetric(values)
     pairs = top_eigenpairs(A, 2, tolerance=1e-3, max_products=P, memory_budget=AMPLE, seed=0)
-    check_pairs(A, pairs, [12.0, 7.0], 1e-3)
-    rest = deflated(A, pairs.eigenvalues[:1], pairs.vectors[:, :1])
-    other = top_eigenpairs(rest, 1, tolerance=1e-3, max_products=P, memory_budget=AMPLE, seed=1)
-    check_pairs(A, other, [12.0], 1e-3)  # deflation shows the other copy
+    check_pairs(A, pairs, [12.0, 12.0], 1e-3)
+    rest = deflated(A, pairs.eigenvalues, pairs.vectors)
+    check_pairs(A, top_eigenpairs(rest, 1, max_products=P), [7.0], 1e-3)
 
 
 def test_identity_and_whole_spectrum():

@@ -12,7 +12,8 @@ def two_probes():
     """Eigenvalues 5 and -3 converged, 1 not yet; two probes of four nodes, the second one ended early."""
     nodes = np.array([[5.0, -3.0, 1.0, 0.5], [5.0, -3.0, 0.8, 0.0]])
     weights = np.array([[0.1, 0.1, 0.3, 0.5], [0.1, 0.1, 0.8, 0.0]])
-    return Spectrum(nodes, weights, np.array([5.0, -3.0, 1.0]), np.zeros(3), np.array([True, True, False]), P)
+    converged = np.array([True, True, False])
+    return Spectrum(nodes, weights, np.array([5.0, -3.0, 1.0]), np.zeros(3), converged, converged, P)
 
 
 def check_same(found, expected):
@@ -23,8 +24,8 @@ def check_same(found, expected):
 def test_stored_arrays_have_these_names_and_give_the_record_back():
     arrays = two_probes().arrays("hessian")
     assert sorted(arrays) == [
-        "hessian_converged", "hessian_dim", "hessian_eigenvalues", "hessian_nodes", "hessian_residuals",
-        "hessian_weights",
+        "hessian_converged", "hessian_deflated", "hessian_dim", "hessian_eigenvalues", "hessian_nodes",
+        "hessian_residuals", "hessian_weights",
     ]  # fmt: skip
     assert arrays["hessian_converged"].dtype == bool
     check_same(Spectrum.from_arrays(arrays, "hessian"), two_probes())
@@ -94,7 +95,7 @@ def test_eigenvalues_known_from_elsewhere():
 def test_checkpoints_of_different_length_are_stacked_and_read_back():
     short = Spectrum.exact([2.0], k=1)
     arrays = stack([two_probes(), Spectrum(*(np.repeat(a, 2, axis=0) for a in (short.nodes, short.weights)),
-                    short.eigenvalues, short.residuals, short.converged, P)], "G")  # fmt: skip
+                    short.eigenvalues, short.residuals, short.converged, short.deflated, P)], "G")  # fmt: skip
     assert arrays["G_nodes"].shape == (2, 2, 4)
     assert arrays["G_dim"] == P
     check_same(Spectrum.from_arrays(arrays, "G", at=0), two_probes())

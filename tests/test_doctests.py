@@ -1,0 +1,23 @@
+"""The examples in docstrings run as they stand."""
+
+import doctest
+import importlib
+
+import pytest
+
+WITH_EXAMPLES = (
+    "repro.api",
+    "repro.curvature.cross_class",
+    "repro.curvature.gauss_newton",
+    "repro.curvature.hessian",
+    "repro.linalg.eigenpairs",
+    "repro.linalg.spectrum",
+    "repro.spectra.record",
+)
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
+    assert found.failed == 0
