@@ -351,8 +351,8 @@ def jobs(network: Network, steps: int | None) -> dict[str, tuple[int, int | None
     """What is measured of a network: roughly its share of the time, the memory it is said to take, and the work."""
     n = len(network.train.labels) * (CLASSES - 1)
     usual = hessian_spectrum.Settings(spectra=["train_hessian"], steps=steps)
-    roomy = hessian_spectrum.Settings(spectra=["train_hessian"], steps=steps, basis_bytes=3e10)
-    knockouts = gauss_newton_knockouts.Settings(steps=steps, basis_bytes=3e10)
+    roomy = hessian_spectrum.Settings(spectra=["train_hessian"], steps=steps, memory_bytes=3e10)
+    knockouts = gauss_newton_knockouts.Settings(steps=steps, memory_bytes=3e10)
     return {
         "exact G": (2, dense_memory(n, CLASSES, DEVICE) >> 20, lambda: exact(network)),
         f"eigenvectors of {n} x {n}": (1, None, lambda: eigh(symmetric(n))),

@@ -40,7 +40,7 @@ def spectrum(
 
     Those that converged, and of which no copy is seen outside, are taken out of the density: they have their exact
     mass 1/P in every probe, where a random probe sees 1/P times a chi-square variable. All other eigenvalues, repeated
-    ones among them, keep the mass that the probe sees, which is m/P in expectation for m copies. Later probes run on the
+    ones among them, keep the mass that the probe sees, in expectation m/P for m copies. Later probes run on the
     complement of what is taken out and weigh it by the remaining mass 1 - K/P; the first probe's other nodes are scaled
     to it. The trace keeps its right expectation even if the pairs are inexact. Probes estimate the same measure
     independently, hence an error band.
