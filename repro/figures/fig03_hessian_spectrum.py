@@ -90,7 +90,8 @@ def how_drawn(results: Results) -> str:
     settings = results.of("hessian_spectrum")[0].provenance["measurement"]
     return (
         "The C eigenvalues largest in magnitude are stems with circles as high as a single eigenvalue stands in "
-        "the density (an open circle has not converged); those that are larger than all others by a margin are taken out of "
+        "the density (an open circle has not converged); those that are larger than all others by a margin are taken "
+        "out of "
         f"the filled density, which is from {effort(settings)}, κ = {KAPPA:g}. What is "
         "lower than a tenth of a single eigenvalue is cut off. Scales differ between panels; insets enlarge the bulk."
     )

@@ -24,6 +24,6 @@ def caption(results: Results) -> str:
         "The spectra of Figures 3 and 4 as one density, without separating outliers: these are the bumps on the right. "
         "The width of the smoothing follows the whole range, so that the bulk "
         f"looks wider than after deflation. Made with {effort(settings)}, κ = "
-        f"{KAPPA:g}. Each eigenvalue that Figures 3 and 4 take out of the density carries its exact mass 1/P here, where "
-        f"a single probe of Lanczos would give it a random one. {results.where('hessian_spectrum')}"
+        f"{KAPPA:g}. Each eigenvalue that Figures 3 and 4 take out of the density carries its exact mass 1/P here, "
+        f"where a single probe of Lanczos would give it a random one. {results.where('hessian_spectrum')}"
     )
