@@ -10,7 +10,6 @@ from torch import Tensor
 
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
-from repro.data import Split
 from repro.measurements.exact_spectrum import first_of_each_class
 from repro.measurements.settings import LanczosSettings, check_count
 
@@ -68,7 +67,7 @@ def batches(network: Network, split: str, settings: Settings) -> list[tuple[Tens
         return network.batches(split)
     x, y = network.test.images, network.test.labels
     chosen = first_of_each_class(y, settings.test_per_class)
-    return Split(x[chosen], y[chosen], network.classes).batches(network.batch_size)
+    return list(zip(x[chosen].split(network.batch_size), y[chosen].split(network.batch_size)))
 
 
 def usual_spectra(network: Network) -> list[str]:

@@ -2,7 +2,7 @@
 
 What decides the numbers goes in: the data, the network, the recipe, the engine, and the version of the code that
 computes them, a number kept beside that code and raised by hand when a change of it changes numbers. Names for people,
-facts for planning, paths, devices and the packing of work into tasks stay out.
+facts for planning, paths, devices, memory and the packing of work into tasks stay out.
 """
 
 from __future__ import annotations
@@ -96,8 +96,9 @@ def own_weights(weights: Path, of: Mapping[str, Any], weight_decay: float) -> st
 
 
 def measurement(name: str, settings: Mapping[str, Any], version: int, network: str | None) -> str:
-    """One measurement of a network, given by its digest, or of none."""
-    return digest({"measurement": name, "settings": settings, "version": version, "of": network})
+    """One measurement of a network, given by its digest, or of none. How much memory it may take is no part of it."""
+    decisive = {key: value for key, value in settings.items() if key != "memory_bytes"}
+    return digest({"measurement": name, "settings": decisive, "version": version, "of": network})
 
 
 def drawing(root: Path, figure: str, measurements: Sequence[str], cells: Sequence[Cell], experiment: str) -> str:

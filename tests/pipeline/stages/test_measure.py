@@ -61,6 +61,7 @@ def test_other_settings_or_another_network_are_measured_anew(retrained, tmp_path
     task = measure(tmp_path, "class_means", retrained)
     tasks.run(task)
     assert not measure(tmp_path, "class_means", retrained, stored_means=3).finished()
+    assert measure(tmp_path, "class_means", retrained, memory_bytes=1e9).finished()  # a machine's, not the numbers'
     assert not replace(task, of=replace(retrained, checkpoints=3)).finished()
     (retrained.folder / "epoch0002.safetensors").unlink()
     assert not task.finished()
