@@ -202,13 +202,15 @@ def confirmed(
         k: pairs wanted; the search may have found fewer, where its Krylov space was exhausted.
         ritz: values and couplings in float64; a coupling times a unit vector that is common to all is the residual.
         scale: the norm of A.
-        copies: Look on until copies of the smallest pair are excluded too, not only what is larger.
+        copies: For a density: look on until copies of the smallest pair are excluded too, not only what is larger, and
+            add no zeros to the pairs of a search that found fewer than k.
 
     Returns:
         The pairs, and a size that no other eigenvalue is likely to exceed.
     """
     before, rounding = A.products, negligible(A.dtype, scale)
     values, vectors, couplings = ritz
+    least = rounding if copies else -math.inf
     residuals = true_residuals(A, values, vectors, couplings, tolerance=tolerance, scale=scale)
     seen, likely = -math.inf, math.inf
     while True:
@@ -223,8 +225,8 @@ def confirmed(
             vectors.T.contiguous(),
             generator,
             by=by,
-            beyond=-math.inf if few else smallest + slack,
-            certain=smallest - slack if copies else smallest + slack,
+            beyond=least if few else smallest + slack,
+            certain=-math.inf if few else smallest - slack if copies else smallest + slack,
             steps=steps,
             tolerance=tolerance,
             scale=scale,

@@ -70,12 +70,13 @@ def spectrum(
     before, generator = A.products, torch.Generator().manual_seed(seed)
     device = basis_device(A, min(steps, A.dim), memory_budget)
     rows: list[tuple[Tensor, Tensor]] = []
+    own = seed + 7919  # another stream than the probes: their starts must know nothing of the pairs
     if device is None:
-        pairs = _restarted(A, k, steps, tolerance, memory_budget, generator)
+        pairs = _restarted(A, k, steps, tolerance, memory_budget, own)
         out = pairs.converged
     else:
         run = lanczos(A, random_unit_vector(A, generator), steps, basis_device=device)
-        pairs, out = _from_run(A, run, k, tolerance, generator)
+        pairs, out = _from_run(A, run, k, tolerance, own)
         rows.append(_first_probe(run, pairs, out))
         del run
     known, U = pairs.eigenvalues[out].double().cpu(), pairs.vectors[:, out].T.contiguous()
@@ -100,9 +101,7 @@ def spectrum(
     )
 
 
-def _from_run(
-    A: LinearOperator, run: Tridiagonal, k: int, tolerance: float, generator: torch.Generator
-) -> tuple[Eigenpairs, Tensor]:
+def _from_run(A: LinearOperator, run: Tridiagonal, k: int, tolerance: float, seed: int) -> tuple[Eigenpairs, Tensor]:
     """The k leading Ritz pairs of a Lanczos run on A, confirmed; and which are taken out of the density."""
     values, Y = run.eigh()
     chosen, scale = leading(values, k, "magnitude"), float(values.abs().max())
@@ -113,7 +112,7 @@ def _from_run(
         A,
         k,
         (values[chosen], vectors.T, run.beta[-1] * Y[-1, chosen]),
-        generator,
+        torch.Generator().manual_seed(seed),
         by="magnitude",
         tolerance=tolerance,
         scale=scale,
@@ -150,12 +149,9 @@ def _on_complement(
     return values, Y[0] ** 2
 
 
-def _restarted(
-    A: LinearOperator, k: int, steps: int, tolerance: float, memory_budget: int, generator: torch.Generator
-) -> Eigenpairs:
+def _restarted(A: LinearOperator, k: int, steps: int, tolerance: float, memory_budget: int, seed: int) -> Eigenpairs:
     if k > 0:
-        own = int(torch.randint(2**62, (), generator=generator))  # not the seed of the density's starts
         k, budget = min(k, A.dim), memory_budget
-        return top_eigenpairs(A, k, tolerance=tolerance, max_products=steps, memory_budget=budget, seed=own)
+        return top_eigenpairs(A, k, tolerance=tolerance, max_products=steps, memory_budget=budget, seed=seed)
     none = torch.empty(0, dtype=A.dtype, device=A.device)
     return Eigenpairs(none, none.new_empty(A.dim, 0), none, none.bool(), 0)
