@@ -121,15 +121,15 @@ def timed(arguments: list[str]) -> dict[str, Any]:
 def measure(outputs: Path, root: Path) -> list[dict[str, Any]]:
     """A row for each command."""
     given = ["experiment=paper", f"outputs={outputs}", "device=cpu"]
-    rows = []
-    for name, arguments in COMMANDS.items():
-        first, again = (timed([*arguments, *given]) for _ in range(2))
-        rows.append({"command": name, "first_seconds": first["seconds"], **again})
-        print(rows[-1], flush=True)
+    rows: list[dict[str, Any]] = []
     line = [sys.executable, "-c", POLL, *given, "launch=slurm"]
     polled = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
     rows.append({"command": "poll of wait", "seconds": round(polled["seconds"], 4), "opened": polled["opened"]})
     print(rows[-1], flush=True)
+    for name, arguments in COMMANDS.items():
+        first, again = (timed([*arguments, *given]) for _ in range(2))
+        rows.append({"command": name, "first_seconds": first["seconds"], **again})
+        print(rows[-1], flush=True)
     for made in ("slurm", "attempts", "figures", "runs.csv", "selected.csv"):
         path = root / made
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
