@@ -130,15 +130,15 @@ def draw(root: Path, number: str, cells: Sequence[Cell], experiment: str, *, for
     Nothing is done, unless forced, where these files are there and were drawn from the same results by the same code,
     which a digest in the json file beside them tells.
     """
-    from repro.figures import style
-    from repro.figures.numbers import drawn_numbers
-
     paper_figure = find_figure(number)
     path = figure_path(root, paper_figure)
     read = [name for name in (*paper_figure.measurements, paper_figure.fallback) if name]
     wanted = {"digest": drawing(root, paper_figure.number, read, cells, experiment)}
     if not force and _drawn_as(path, wanted):
         return
+    from repro.figures import style
+    from repro.figures.numbers import drawn_numbers
+
     results = paper_figure.results(root, cells, experiment)
     figure = paper_figure.draw(results)
     path.with_suffix(".json").unlink(missing_ok=True)  # until all files are written, they are nobody's

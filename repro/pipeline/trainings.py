@@ -58,5 +58,10 @@ class Trainings:
         )
 
     @cached_property
+    def digests(self) -> list[str]:
+        """Of the training with each of the learning rates."""
+        return [identity.digest(self.identity(index)) for index in range(self.rates.count)]
+
+    @cached_property
     def _recipe(self) -> dict[str, Any]:
         return asdict(self.recipe)

@@ -145,13 +145,16 @@ def at_edge_of_grid(runs: pd.DataFrame, selected: pd.DataFrame) -> list[str]:
         runs: what `table` gives.
         selected: the selected run of each cell, with the same columns.
     """
+    tried: dict[tuple[Any, ...], list[float]] = {}
+    for *cell, rate in runs[[*CELL_COLUMNS, "lr"]].itertuples(index=False, name=None) if len(runs) else ():
+        tried.setdefault(tuple(cell), []).append(rate)
     named = []
     for run in selected.itertuples():
-        tried = runs.merge(selected.loc[[run.Index], CELL_COLUMNS]).lr
-        if tried.nunique() > 1 and (end := {tried.min(): "lowest", tried.max(): "highest"}.get(run.lr)):
+        rates = tried.get(tuple(getattr(run, column) for column in CELL_COLUMNS), [])
+        if len(set(rates)) > 1 and (end := {min(rates): "lowest", max(rates): "highest"}.get(run.lr)):
             where = f"{run.data_title}, {run.model_title}, {run.n_per_class} per class"
             seed = f", seed {run.seed}" if run.seed else ""
-            named.append(f"{where}{seed}: the selected learning rate {run.lr:.3g} is the {end} of {len(tried)}")
+            named.append(f"{where}{seed}: the selected learning rate {run.lr:.3g} is the {end} of {len(rates)}")
     return named
 
 

@@ -45,11 +45,15 @@ def seal(path: Path) -> None:
     Raises:
         ValueError: there is none, or another digest comes before it.
     """
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
-        found = MARK.search(content)
-        if found is None or found[1] != ZEROS:
-            raise ValueError(f"{path} cannot be sealed: {SEAL} must be in it, before any other digest of that form")
-        content[found.start(1) : found.end(1)] = _digest(content, found.span(1)).encode()
+    with path.open("r+b") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = MARK.search(content)
+            if found is None or found[1] != ZEROS:
+                raise ValueError(f"{path} cannot be sealed: {SEAL} must be in it, before any other digest of that form")
+            place = found.span(1)
+            digest = _digest(content, place)
+        file.seek(place[0])
+        file.write(digest.encode())
 
 
 def proven(path: Path) -> bytes:

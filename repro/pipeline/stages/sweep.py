@@ -77,7 +77,13 @@ class Sweep(Task):
         return runs.run_path(self.root, self.trainings.cell, index)
 
     def _missing(self) -> list[int]:
-        return [i for i in self.indices if not runs.run_finished(self._path(i), self.trainings.identity(i))]
+        return [index for index in self.indices if not self._is_stored(index)]
+
+    def _is_stored(self, index: int) -> bool:
+        row = runs.row(self._path(index))
+        if row is not None and row["digest"] == self.trainings.digests[index]:
+            return True
+        return runs.run_finished(self._path(index), self.trainings.identity(index))
 
     def _is_under_way(self) -> bool:
         """Whether its state is there. Mostly there is none at all, and the digest that names it is not needed."""

@@ -18,10 +18,14 @@ def retrain(tmp_path, machine):
     return Retrain(checkpoints=3, tolerance=0.0, missing_allowed=0, **common)
 
 
-@pytest.fixture
-def swept(retrain):
+def sweep(retrain):
     tasks.run(Sweep(root=retrain.root, trainings=retrain.trainings, indices=retrain.indices, machine=retrain.machine))
     return retrain
+
+
+@pytest.fixture
+def swept(retrain):
+    return sweep(retrain)
 
 
 def test_it_comes_to_what_the_sweep_came_to(swept):
@@ -38,7 +42,8 @@ def test_it_comes_to_what_the_sweep_came_to(swept):
     assert float(wrong) == pytest.approx(record["retrained_test_error"])
 
 
-def test_it_is_done_again_when_a_file_is_lost_or_more_checkpoints_are_wanted(swept):
+def test_it_is_done_again_when_a_file_is_lost_or_more_checkpoints_are_wanted(retrain):
+    swept = sweep(replace(retrain, trainings=small(epochs=8)))
     tasks.run(swept)
     (swept.folder / "epoch0001.safetensors").unlink()
     assert not swept.finished()
