@@ -111,6 +111,8 @@ class Composer:
         cfg, _ = self._compose([f"data={data}", f"model={model}"])
         of_pair = {key: _resolved(cfg, key) for key in map(str, cfg) if key not in OF_EXPERIMENT}
         known_sizes = typed(DataSet, of_pair["data"]).sizes
+        if "n_per_class" not in self.chosen:
+            sizes = [size for size in sizes if size in map(str, self.config.sizes_of.get(model, sizes))]
         for size, seed in itertools.product(sizes, seeds):
             if not seed.isdecimal():
                 raise ValueError(f"seed={seed} is not a number")
@@ -127,10 +129,10 @@ class Composer:
                 networks = GlobalHydra.instance().config_loader().get_group_options("model")
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ValueError(_sentence(error)) from error
-        for name in cfg.epochs_of:
+        for key, name in [(key, name) for key in ("epochs_of", "sizes_of") for name in cfg[key]]:
             if name not in networks:
                 near = " or ".join(difflib.get_close_matches(name, networks, n=2)) or ", ".join(networks)
-                raise ValueError(f"configuration: epochs_of.{name}: there is no such network; did you mean {near}?")
+                raise ValueError(f"configuration: {key}.{name}: there is no such network; did you mean {near}?")
         hydra = cfg.hydra
         with open_dict(cfg):
             del cfg["hydra"]

@@ -154,6 +154,7 @@ class Config(Machine):
     missing_allowed: int
     force: bool
     epochs_of: dict[str, int]
+    sizes_of: dict[str, list[Any]]
     gallery: str | None
     measurement: str | None = None  # of scripts/measure.py
     weights: str | None = None

@@ -166,6 +166,7 @@ def test_a_figure_of_no_network_needs_no_training():
         (["+model.depth=3"], "model.depth: network 'mlp' has no such setting"),
         (["epochs_of={mpl: 3}"], "mpl"),
         (["+epochs_of.mpl=3"], r"epochs_of\.mpl: there is no such network; did you mean mlp"),
+        (["+sizes_of.mpl=[4]"], r"sizes_of\.mpl: there is no such network; did you mean mlp"),
         (
             ["figures.3.data=[mnits]"],
             "figures: no cell of experiment smoke has data=mnits; there are fashion_mnist_emb",
@@ -181,6 +182,15 @@ def test_mistakes_get_a_sentence(overrides, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         Experiment(["experiment=smoke", *overrides]).stages()
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_may_take_some_of_the_sizes():
+    def cells(*overrides):
+        found = Experiment(["experiment=smoke", "model=mlp,vgg11", "+sizes_of.vgg11=[6]", *overrides]).cells()
+        return [(cell.model, cell.n_per_class) for cell in found]
+
+    assert cells() == [("mlp", 4), ("mlp", 6), ("vgg11", 6)]
+    assert cells("n_per_class=4") == [("mlp", 4), ("vgg11", 4)]  # as asked for
 
 
 def test_every_resource_can_be_set_for_all_stages_or_for_one():
