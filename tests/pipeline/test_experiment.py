@@ -135,14 +135,14 @@ def test_a_figure_needs_only_its_cells():
 
 def test_figures_fall_back_on_lanczos_where_a_cell_is_too_large_for_the_exact_spectrum():
     def measured(key, limit):
-        few = ["figures.1={model: [vgg11], n_per_class: [10, 51]}", f"measurements.exact_spectrum.limit={limit}"]
+        few = ["figures.1={model: [vgg11], n_per_class: [10, 19]}", f"measurements.exact_spectrum.limit={limit}"]
         tasks = Experiment(["experiment=embedded", *few]).stages([key])["measure"]
         return sorted(task.name.partition("/vgg11/")[2] for task in tasks)
 
-    both = ["n10/exact_spectrum", "n51/exact_spectrum"]
-    assert measured("1", limit=51 * 10 * 10) == both
-    assert measured("1", limit=51 * 10 * 10 - 1) == sorted([*both, "n51/dynamics"])
-    assert measured("1", limit=1) == sorted([*both, "n10/dynamics", "n51/dynamics"])
+    both = ["n10/exact_spectrum", "n19/exact_spectrum"]
+    assert measured("1", limit=19 * 10 * 10) == both
+    assert measured("1", limit=19 * 10 * 10 - 1) == sorted([*both, "n19/dynamics"])
+    assert measured("1", limit=1) == sorted([*both, "n10/dynamics", "n19/dynamics"])
 
 
 def test_a_figure_of_no_network_needs_no_training():
