@@ -92,7 +92,8 @@ def carry_out(
         with Workers(experiment.launch.workers, experiment.config.device) as workers:
             for stage, tasks in wanted.items():
                 run_stage(stage, tasks, workers)
-        for made in (experiment.root / "figures", experiment.root / "report" / "index.html"):
+        whole = [experiment.root / "figures", experiment.root / "report" / "index.html"]
+        for made in whole if figure is None else [task.path for task in stages["figures"]]:  # type: ignore[attr-defined]
             if made.exists():
                 print(made)
 
