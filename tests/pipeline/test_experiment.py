@@ -175,6 +175,11 @@ def test_a_figure_of_no_network_needs_no_training():
         (["launch=slurm", "launch.stages.swep.mem=3GB"], "swep"),
         (["name=../../x"], "an experiment is called as its folder"),
         (["name=/x"], "an experiment is called as its folder"),
+        (["name="], "an experiment is called as its folder"),
+        (["name=a/b"], "an experiment is called as its folder"),
+        (["+learning_rates.cuont=3"], r"no key learning_rates.cuont; did you mean learning_rates.count"),
+        (["learning_rates.highest=1e-5"], "highest=1e-05, lowest=0.01, count=3 make no grid"),
+        (["+foo=3"], "there is no key foo; there are"),
     ],
 )
 def test_mistakes_get_a_sentence(overrides, sentence):
