@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     try:
         for task in measure_tasks(claimed_config(cfg)):
             tasks.run(task)
-    except (ValueError, OSError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -28,9 +28,10 @@ from repro.pipeline.remembered import experiment_of
 from repro.pipeline.tasks import COMPUTED, Stages, Task, finished, run, unfinished
 from repro.storage.files import check_folder
 from repro.storage.index import remembering
-from repro.storage.layout import check_folder_is, claim_folder
+from repro.storage.layout import RESULTS, check_folder_is, claim_folder
 
 ON_SLURM = ("wait", "logs", "retry", "cancel")
+FROM_STORED = ("select", "figures", "report", "gallery")
 COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", "gallery", *ON_SLURM)
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -72,6 +73,8 @@ def carry_out(
     if name == "plan":
         show_plan(stages, experiment)
         return
+    if name in FROM_STORED and experiment.launch.kind == "local":
+        check_begun(experiment.root, Hints(["launch=local", *overrides]))
     if name == "gallery":
         fill_gallery(experiment)
         return
@@ -92,9 +95,20 @@ def carry_out(
         with Workers(experiment.launch.workers, experiment.config.device) as workers:
             for stage, tasks in wanted.items():
                 run_stage(stage, tasks, workers)
-        for made in (experiment.root / "figures", experiment.root / "report" / "index.html"):
+        whole = [experiment.root / "figures", experiment.root / "report" / "index.html"]
+        for made in whole if figure is None else [task.path for task in stages["figures"]]:  # type: ignore[attr-defined]
             if made.exists():
                 print(made)
+
+
+def check_begun(root: Path, hints: Hints) -> None:
+    """Refuse to show what is stored where nothing is.
+
+    Raises:
+        ValueError: nothing of the experiment has been trained or measured.
+    """
+    if not any((root / folder).is_dir() for folder in RESULTS):
+        raise ValueError(f"nothing is trained or measured in {root} yet; run {hints.make('reproduce')} first")
 
 
 def on_slurm(
@@ -104,6 +118,8 @@ def on_slurm(
     from repro.pipeline.launch import slurm, status  # submitit is not needed on this machine alone
 
     root, launch, hints = experiment.root, experiment.launch, Hints(overrides)
+    if name in ON_SLURM:
+        queue.command("squeue", "--version")  # where there is none, that is what has to be said
     if name == "status":
         print("\n".join(status.report(stages, root, launch, hints)))
     elif name == "logs":

@@ -17,7 +17,7 @@ from repro.pipeline.experiment import retrain_task
 def main(cfg: DictConfig) -> None:
     try:
         tasks.run(retrain_task(claimed_config(cfg)))
-    except (ValueError, OSError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

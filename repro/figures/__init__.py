@@ -119,19 +119,21 @@ def find_figure(number: str | int) -> PaperFigure:
     raise ValueError(f"There is no figure {number!r}.{hint} There are: {', '.join(FIGURES)}.")
 
 
-def figure_path(root: Path, figure: PaperFigure) -> Path:
-    """Where a figure's files lie below an experiment's folder, without suffix."""
-    return root / "figures" / figure.file_stem
+def figure_path(root: Path, figure: PaperFigure, label: str = "") -> Path:
+    """Where a figure's files lie below an experiment's folder, without suffix; `label` says which cells it shows."""
+    return root / "figures" / (f"{figure.file_stem}-{label}" if label else figure.file_stem)
 
 
-def draw(root: Path, number: str, cells: Sequence[Cell], experiment: str, *, force: bool = False) -> None:
+def draw(
+    root: Path, number: str, cells: Sequence[Cell], experiment: str, *, label: str = "", force: bool = False
+) -> None:
     """Draw one figure of an experiment from what is stored below `root`: PDF, PNG, and the numbers drawn as csv.
 
     Nothing is done, unless forced, where these files are there and were drawn from the same results by the same code,
     which a digest in the json file beside them tells.
     """
     paper_figure = find_figure(number)
-    path = figure_path(root, paper_figure)
+    path = figure_path(root, paper_figure, label)
     read = [name for name in (*paper_figure.measurements, paper_figure.fallback) if name]
     wanted = {"digest": drawing(root, paper_figure.number, read, cells, experiment)}
     if not force and _drawn_as(path, wanted):

@@ -24,8 +24,7 @@ MARKERS = "osD^v<>P"
 
 def draw(results: Results) -> Figure:
     """Error and learning rate of the selected runs against n; error against learning rate for each (data, model)."""
-    if results.runs.empty:
-        raise ValueError(f"experiment {results.experiment} has no runs yet; run `make sweep` and `make select` first")
+    _check_trained(results)
     runs, selected = _first_seed(results.runs), _first_seed(results.selected)
     lines = list(selected.groupby(["data_title", "model_title"], sort=False).groups)
     rows = 1 + -(-len(lines) // COLUMNS)
@@ -100,6 +99,11 @@ def _rates(ax: Axes, runs: pd.DataFrame, selected: pd.DataFrame) -> None:
     ax.legend(title=None, ncols=1 + len(sizes) // 6, handlelength=1)
 
 
+def _check_trained(results: Results) -> None:
+    if results.runs.empty:
+        raise ValueError(f"experiment {results.experiment} has no runs yet; run `make sweep` and `make select` first")
+
+
 def _rate_ticks(axis: Axis) -> None:
     """Ticks of a logarithmic axis at 1, 3, 10, ...: rates may span little more than a decade."""
     axis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -116,6 +120,7 @@ def _shade_diverged(ax: Axes, runs: pd.DataFrame) -> None:
 
 
 def caption(results: Results) -> str:
+    _check_trained(results)
     seeds = "" if results.runs.seed.nunique() == 1 else " Of several seeds the first is shown."
     runs = _first_seed(results.runs)
     diverged = int(runs.diverged.astype(bool).sum())

@@ -117,6 +117,7 @@ class Experiment:
         self.config, self.experiment = composer.config, composer.experiment
         self.name, self.root, self.launch = self.config.name, self.config.root, self.config.launch
         self._narrowed = bool(composer.chosen)
+        self._given = [axis for axis in Cell._fields if axis in composer.chosen]
         self.axes = {axis: values_of(axis, composer.params) for axis in AXES}
         self._cells: dict[Cell, tuple[Trainings, tuple[int, ...]]] = {}
         for data, model in itertools.product(self.axes["data"], self.axes["model"]):
@@ -144,32 +145,44 @@ class Experiment:
         """Every cell of the grid with its trainings."""
         return {cell: trainings for cell, (trainings, _) in self._cells.items()}
 
-    def figure_cells(self, key: str) -> list[Cell]:
+    def figure_cells(self, key: str, *, alone: bool = False) -> list[Cell]:
         """The cells that a figure shows in this experiment; none for a figure of measurements of no network.
 
         Of the seeds of a network it shows the first, unless the experiment lists the figure's seeds.
 
+        Args:
+            alone: it is the one figure that is asked for; what the command line gives of the grid's axes then takes
+                the place of what the experiment lists for the figure.
+
         Raises:
             ValueError: the experiment does not draw that figure, or names cells that are not in the grid.
         """
-        cells = self._cells_of_all_seeds(key)
-        if self._figures[find_figure(key).number].seed is not None:
+        cells = self._cells_of_all_seeds(key, alone=alone)
+        if self._shown(key, alone).seed is not None:
             return cells
         first = {cell[:3]: cell for cell in sorted(cells, key=lambda cell: cell.seed, reverse=True)}
         return [cell for cell in cells if cell == first[cell[:3]]]
 
-    def _cells_of_all_seeds(self, key: str) -> list[Cell]:
+    def _cells_of_all_seeds(self, key: str, *, alone: bool = False) -> list[Cell]:
         """Those that are measured for a figure: the claims of the report take every seed."""
+        shown = self._shown(key, alone)
+        measurements = self._sources(key).measurements
+        if measurements and not any(self._of_network[name] for name in measurements):
+            return []
+        if not (chosen := self._matching(shown)):
+            raise ValueError(
+                f"no cell of experiment {self.name} matches figure {key}: {_described(shown)}; "
+                f"figures.{find_figure(key).number}.<axis>=[...] gives it others"
+            )
+        return chosen
+
+    def _shown(self, key: str, alone: bool) -> Shown:
+        """What the experiment lists for a figure, or the command line in its place."""
         number = find_figure(key).number
         if number not in self._figures:
             raise ValueError(f"experiment {self.name} does not draw figure {key}; it draws {', '.join(self._figures)}")
-        measurements = self._drawn_from[number].measurements
-        if measurements and not any(self._of_network[name] for name in measurements):
-            return []
-        shown = self._figures[number]
-        if not (chosen := self._matching(shown)):
-            raise ValueError(f"no cell of experiment {self.name} matches figure {key}: {_described(shown)}")
-        return chosen
+        given: dict[str, Any] = dict.fromkeys(self._given if alone else ())  # None: all that the grid is narrowed to
+        return dataclasses.replace(self._figures[number], **given)
 
     def _matching(self, shown: Shown) -> list[Cell]:
         """The cells that are to be shown.
@@ -204,9 +217,13 @@ class Experiment:
         ]
 
     def stages(self, keys: Iterable[str] | None = None) -> Stages:
-        """The tasks of every stage: of the whole experiment, or only those that the figures `keys` need."""
+        """The tasks of every stage: of the whole experiment, or only those that the figures `keys` need.
+
+        Figures that are asked for by `keys` show the cells that the command line gives, in files named by them.
+        """
         whole = keys is None
-        drawn = {key: self.figure_cells(key) for key in (self._drawable() if keys is None else keys)}
+        wanted = self._drawable() if keys is None else [find_figure(key).number for key in keys]
+        drawn = {key: self.figure_cells(key, alone=not whole) for key in wanted}
         shown = {key: self._cells_of_all_seeds(key) for key in drawn} if whole else drawn
         cells = list(self._cells) if whole else [c for c in self._cells if any(c in of for of in shown.values())]
         measured = {cell for key, of in shown.items() if self._sources(key).measurements for cell in of}
@@ -215,7 +232,7 @@ class Experiment:
             "select": [self._select_task(cells)] if cells else [],
             "retrain": [self._retrain_task(cell) for cell in cells if cell in measured],
             "measure": self._measure_tasks(shown),
-            "figures": [self._draw_task(key, of) for key, of in drawn.items()],
+            "figures": [self._draw_task(key, of, "" if whole else self._label(of)) for key, of in drawn.items()],
             "report": [self._report_task(drawn)] if whole else [],
         }
 
@@ -252,9 +269,16 @@ class Experiment:
     def _sources(self, key: str) -> _Sources:
         return self._drawn_from[find_figure(key).number]
 
-    def _draw_task(self, key: str, cells: Iterable[Cell]) -> Draw:
+    def _draw_task(self, key: str, cells: Iterable[Cell], label: str) -> Draw:
         common: dict[str, Any] = {"root": self.root, "force": self.config.force, "experiment": self.name}
-        return Draw(figure=key, cells=tuple(cells), **common)
+        return Draw(figure=key, cells=tuple(cells), label=label, **common)
+
+    def _label(self, cells: Iterable[Cell]) -> str:
+        """What tells a figure of these cells from the experiment's own: mlp-n26, by the axes given for it."""
+        prefixes = {"n_per_class": "n", "seed": "seed"}
+        values = {axis: dict.fromkeys(getattr(cell, axis) for cell in cells) for axis in self._given}
+        parts = ("+".join(f"{prefixes.get(axis, '')}{value}" for value in of) for axis, of in values.items())
+        return "-".join(filter(None, parts)).replace(".", "_")  # what follows a dot would be the file's suffix
 
     def _report_task(self, shown: Mapping[str, Iterable[Cell]]) -> Report:
         figures = {key: tuple(cells) for key, cells in shown.items()}

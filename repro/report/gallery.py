@@ -34,7 +34,10 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
         parts = [f"{text.partition(FILLED)[0]}{FILLED}\n", *numbers(root)]
     for number, cells in figures.items():
         figure = find_figure(number)
-        image = figure_path(root, figure).with_suffix(".png").read_bytes()
+        drawn = figure_path(root, figure).with_suffix(".png")
+        if not drawn.exists():
+            raise FileNotFoundError(f"figure {figure.number} is not drawn yet ({drawn}); run `make figures` first")
+        image = drawn.read_bytes()
         target = page.with_suffix("") / f"{figure.file_stem}.png"
         write_atomically(target, lambda path, image=image: path.write_bytes(image))  # type: ignore[misc]
         caption = _plain(figure.caption(figure.results(root, cells)))

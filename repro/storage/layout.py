@@ -13,7 +13,7 @@ from pathlib import Path
 from repro.storage.files import write_atomically
 
 LAYOUT = 3  # raised when stored files change so that an older version would misread them, or we theirs
-RESULTS = ("runs", "selected", "results")  # what a folder of the first layout holds, which had no mark
+RESULTS = ("runs", "selected", "results")  # the folders of what is computed; of the first layout they had no mark
 
 
 def check_folder_is(root: Path, experiment: str) -> None:

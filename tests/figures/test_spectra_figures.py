@@ -95,6 +95,8 @@ def test_error_curves_mark_the_selected_run_and_shade_divergence(swept):
 
 def test_error_curves_before_the_sweep_say_what_to_do():
     with pytest.raises(ValueError, match="has no runs yet"):
+        find_figure("x1").caption(Results("tiny", {}, pd.DataFrame(), pd.DataFrame()))
+    with pytest.raises(ValueError, match="has no runs yet"):
         find_figure("x1").draw(Results("tiny", {}, pd.DataFrame(), pd.DataFrame()))
 
 

@@ -176,6 +176,11 @@ def test_a_figure_of_no_network_needs_no_training():
         (["launch=slurm", "launch.stages.swep.mem=3GB"], "swep"),
         (["name=../../x"], "an experiment is called as its folder"),
         (["name=/x"], "an experiment is called as its folder"),
+        (["name="], "an experiment is called as its folder"),
+        (["name=a/b"], "an experiment is called as its folder"),
+        (["+learning_rates.cuont=3"], r"no key learning_rates.cuont; did you mean learning_rates.count"),
+        (["learning_rates.highest=1e-5"], "highest=1e-05, lowest=0.01, count=3 make no grid"),
+        (["+foo=3"], "there is no key foo; there are"),
     ],
 )
 def test_mistakes_get_a_sentence(overrides, sentence):
@@ -222,7 +227,40 @@ def test_a_figure_the_experiment_does_not_draw():
     with pytest.raises(ValueError, match="does not draw figure 5; it draws 3, x1"):
         Experiment(["experiment=smoke"]).stages(["5"])
     with pytest.raises(ValueError, match=r"no cell of experiment smoke matches figure 3: n_per_class=\[6\]"):
-        Experiment(["experiment=smoke", "n_per_class=4"]).stages(["3"])
+        Experiment(["experiment=smoke", "n_per_class=4"]).figure_cells("3")
+
+
+def test_one_figure_of_the_cells_that_the_command_line_gives():
+    """They replace the axes that the experiment lists for it, the others hold, and it has files of its own."""
+
+    def drawn(*overrides, key="5"):
+        stages = Experiment(["experiment=embedded", *overrides]).stages([key])
+        assert {task.trainings.cell for task in stages["sweep"]} == set(stages["figures"][0].cells)
+        return [str(cell.model) + f" {cell.n_per_class}" for cell in stages["figures"][0].cells], stages["figures"][0]
+
+    cells, task = drawn("model=mlp", "n_per_class=26")
+    assert cells == ["mlp 26"]
+    assert (task.name, task.path.name) == ("5-mlp-n26", "fig05-mlp-n26.png")
+    cells, task = drawn("model=mlp")
+    assert (cells, task.path.name) == (["mlp 19"], "fig05-mlp.png")
+    cells, task = drawn("n_per_class=10,51", "seed=1,2")
+    assert cells == ["vgg11 10", "vgg11 51"]
+    assert task.path.name == "fig05-n10+n51-seed1.png"
+    for key in ("5", "05", "fig05"):
+        cells, task = drawn(key=key)
+        assert (cells, task.name, task.path.name) == (["vgg11 19"], "5", "fig05.png")
+    with pytest.raises(
+        ValueError, match=r"matches figure 3: n_per_class=\[5\]; figures.3.<axis>=\[...\] gives it others"
+    ):
+        Experiment(["experiment=smoke", "model=mlp", "figures.3.n_per_class=[5]"]).stages(["3"])
+    (of_no_network,) = Experiment(["experiment=embedded", "model=mlp"]).stages(["14"])["figures"]
+    assert of_no_network.path.name == "fig14.png"
+
+
+@pytest.mark.parametrize("prefix", ["", "+"])
+def test_one_axis_of_a_figure_given_keeps_its_others(prefix):
+    experiment = Experiment(["experiment=embedded", f"{prefix}figures.5.model=[mlp]"])
+    assert experiment.figure_cells("5") == [EMBEDDED._replace(n_per_class=19)]
 
 
 def test_a_narrowed_grid_draws_the_figures_that_have_cells_left():

@@ -20,7 +20,7 @@ def test_every_link_has_its_picture(root, cells, tmp_path):
 
 
 def test_a_figure_that_is_not_drawn_is_an_error(root, cells, tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"figure 15 is not drawn yet .*; run `make figures` first"):
         write_gallery(root, {"15": []}, tmp_path / "gallery.md")
 
 

@@ -1,12 +1,13 @@
 """What the scripts do before and around the work."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from repro.pipeline.launch.queue import comment
+from repro.pipeline.launch.queue import NoClusterError, comment
 from repro.pipeline.launch.submissions import Submission, write_submitted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,3 +57,34 @@ def test_a_run_beside_jobs_of_the_same_experiment_is_warned_of(tmp_path, monkeyp
     assert f"`make wait EXPERIMENT=smoke LAUNCH=slurm ARGS='outputs={tmp_path}/outputs n_per_class=4" in done.stderr
     squeue.write_text("#!/bin/sh\nexit 1\n")  # what does not answer does not stand in the way
     assert "caution" not in script("reproduce.py", *words).stderr
+
+
+@pytest.fixture(scope="module")
+def reproduce():
+    """The module of scripts/reproduce.py."""
+    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["select", "figures", "report", "gallery"])
+def test_what_shows_results_says_that_there_are_none(reproduce, tmp_path, name):
+    expected = r"nothing is trained or measured in .*/smoke yet; run `make reproduce EXPERIMENT=smoke .*` first"
+    with pytest.raises(ValueError, match=expected):
+        reproduce.command(name, ["experiment=smoke", f"outputs={tmp_path}"], dry_run=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["wait", "logs", "retry", "cancel"])
+def test_without_slurm_there_are_no_jobs_to_look_after(reproduce, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoClusterError, match="squeue is not found: this is no SLURM cluster"):
+        reproduce.command(name, ["experiment=smoke", "launch=slurm", f"outputs={tmp_path}"], dry_run=False)
+
+
+def test_measuring_what_was_not_swept_says_what_to_do(tmp_path):
+    done = script("measure.py", "experiment=smoke", "n_per_class=4", f"outputs={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the sweep is not finished: fashion_mnist_embedded/mlp/n4 lacks 3 of 3")
+    assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from repro.storage.identity import digest
 
 PATIENCE = 60  # seconds given to a SLURM command
+HERE = "launch=local (of make: LAUNCH=local) runs on this machine"
 
 
 class SlurmError(RuntimeError):
@@ -18,7 +19,7 @@ class SlurmError(RuntimeError):
 
 
 class NoClusterError(SlurmError):
-    """There are no SLURM commands on this machine."""
+    """There are no SLURM commands on this machine, or they know of no cluster."""
 
 
 class Limits(NamedTuple):
@@ -41,15 +42,17 @@ def command(*words: str) -> str:
     """The output of a SLURM command.
 
     Raises:
-        NoClusterError: it is not installed.
+        NoClusterError: it is not installed, or not configured.
         SlurmError: it failed or did not answer.
     """
     if shutil.which(words[0]) is None:
-        raise NoClusterError(f"{words[0]} is not found: this is no SLURM cluster; launch=local runs on this machine")
+        raise NoClusterError(f"{words[0]} is not found: this is no SLURM cluster; {HERE}")
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         raise SlurmError(f"{words[0]} did not answer within {PATIENCE} s; is the SLURM controller up?") from None
+    if done.returncode and "configuration source" in done.stderr:
+        raise NoClusterError(f"{words[0]} knows of no controller: this is no SLURM cluster, or not set up; {HERE}")
     if done.returncode:
         raise SlurmError(f"{words[0]}: {' '.join(done.stderr.split())}")
     return done.stdout

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from repro.figures import draw, figure_path, find_figure
 from repro.pipeline.stages.select import mend_tables
 from repro.pipeline.tasks import Task
 from repro.storage.results import Cell
@@ -19,13 +21,17 @@ class Draw(Task):
     experiment: str
     figure: str
     cells: tuple[Cell, ...]
+    label: str = ""  # of cells other than the experiment's own, in the names of the files
 
     @property
     def name(self) -> str:
-        return self.figure
+        return f"{self.figure}-{self.label}" if self.label else self.figure
+
+    @property
+    def path(self) -> Path:
+        """The picture that is drawn; PDF and numbers lie beside it."""
+        return figure_path(self.root, find_figure(self.figure), self.label).with_suffix(".png")
 
     def run(self, device: str) -> None:
-        from repro.figures import draw
-
         mend_tables(self.root)
-        draw(self.root, self.figure, self.cells, self.experiment, force=self.force)
+        draw(self.root, self.figure, self.cells, self.experiment, label=self.label, force=self.force)

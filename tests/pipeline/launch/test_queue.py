@@ -21,6 +21,15 @@ def test_no_cluster_is_one_sentence(monkeypatch, tmp_path):
         queue.limits()
 
 
+def test_a_cluster_that_is_not_set_up_is_one_sentence(monkeypatch, tmp_path):
+    complaint = "squeue: fatal: Could not establish a configuration source"
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho '{complaint}' >&2\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(NoClusterError, match=r"squeue knows of no controller: .*LAUNCH=local"):
+        queue.queue_length()
+
+
 def test_a_command_that_hangs_is_given_up(monkeypatch, tmp_path):
     (tmp_path / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "squeue").chmod(0o755)
