@@ -112,6 +112,7 @@ class Experiment:
     def __init__(self, overrides: Sequence[str] = (), conf: Path = CONF):
         from repro.pipeline.composition import Composer, values_of
         from repro.pipeline.cost import cut
+        from repro.report.claims import CLAIMS
 
         composer = Composer(overrides, AXES, conf)
         self.config, self.experiment = composer.config, composer.experiment
@@ -136,6 +137,7 @@ class Experiment:
         self._drawn_from = {key: _Sources.of(find_figure(key)) for key in self._figures}
         names = {name for sources in self._drawn_from.values() for name in sources.names}
         self._of_network = {name: find_measurement(name).of_network for name in names}
+        self._claimed = {name for claim in CLAIMS for name in (claim.measurement, claim.fallback)}
         self._measure = {name: measure_task(self.config, name, None) for name in names}
         exact = self.config.measurements["exact_spectrum"]
         self._exact = {c for c, (of, _) in self._cells.items() if exact.serves(of.examples, of.data.classes)}
@@ -219,12 +221,15 @@ class Experiment:
     def stages(self, keys: Iterable[str] | None = None) -> Stages:
         """The tasks of every stage: of the whole experiment, or only those that the figures `keys` need.
 
+        What the claims of the report take is measured of every seed, the rest of the seeds that figures show.
+
         Figures that are asked for by `keys` show the cells that the command line gives, in files named by them.
         """
         whole = keys is None
         wanted = self._drawable() if keys is None else [find_figure(key).number for key in keys]
         drawn = {key: self.figure_cells(key, alone=not whole) for key in wanted}
-        shown = {key: self._cells_of_all_seeds(key) for key in drawn} if whole else drawn
+        judged = {key for key in drawn if whole and not self._claimed.isdisjoint(self._sources(key).names)}
+        shown = {key: self._cells_of_all_seeds(key) if key in judged else of for key, of in drawn.items()}
         cells = list(self._cells) if whole else [c for c in self._cells if any(c in of for of in shown.values())]
         measured = {cell for key, of in shown.items() if self._sources(key).measurements for cell in of}
         return {

@@ -300,6 +300,13 @@ def test_all_seeds_are_measured_and_the_first_is_drawn():
     assert [task.trainings.cell.seed for task in alone["retrain"]] == [1]
 
 
+def test_what_no_claim_takes_is_measured_of_one_seed():
+    cells = ["model=vgg11", "n_per_class=10", "seed=0,1"]
+    measured = [task.name for task in Experiment(["experiment=embedded", *cells]).stages()["measure"]]
+    assert len([name for name in measured if name.endswith("class_means")]) == 1
+    assert len([name for name in measured if name.endswith("hessian_spectrum")]) == 2
+
+
 def test_a_figure_shows_the_seeds_that_its_experiment_lists():
     experiment = Experiment(["experiment=smoke", "seed=0,1,2", "+figures.3.seed=[0,2]"])
     assert [cell.seed for cell in experiment.figure_cells("3")] == [0, 2]
