@@ -217,7 +217,7 @@ def show_plan(stages: Stages, experiment: Experiment) -> None:
     print("timing each network on this device ...", flush=True)
     on_cluster = experiment.launch.kind == "slurm"
     ahead = plan(stages, job_startup=STARTUP_SECONDS if on_cluster else 0.0)
-    print(f"to do    {ahead.jobs} jobs, {ahead.trainings} trainings")
+    print(f"to do    {ahead.jobs} jobs: {ahead.trainings} trainings and {ahead.measurements} measurements")
     print(f"time     {ahead.hours:.2f} device hours, of which measurements {ahead.measuring_hours:.2f} (roughly)")
     print(f"longest  training job {ahead.longest_job_hours:.2f} h")
     print(f"disk     {ahead.disk_bytes / 1e9:.2f} GB")
