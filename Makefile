@@ -9,7 +9,7 @@ RUN = $(VENV)/python scripts/reproduce.py
 WITH = experiment=$(EXPERIMENT) launch=$(LAUNCH) $(ARGS)
 
 # A misspelt variable would be ignored by make, and the default experiment run in place of the one meant.
-KNOWN := EXPERIMENT LAUNCH ARGS PYTHON
+KNOWN := EXPERIMENT LAUNCH ARGS A B PYTHON
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v)))
 UNKNOWN := $(firstword $(filter-out $(KNOWN),$(GIVEN)))
 NEAR = import difflib, sys; near = difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1); print(*near or sys.argv[2:])
@@ -42,6 +42,10 @@ plan: .venv/installed       ## jobs, trainings, hours and disk of what is still 
 	@$(RUN) plan $(WITH)
 status: .venv/installed     ## what is done, running, failed and lost
 	@$(RUN) status $(WITH)
+show: .venv/installed       ## what was selected for each cell, what is measured, where the time went
+	@$(RUN) show $(WITH)
+compare: .venv/installed    ## two experiments side by side: make compare A=embedded B=true_scale
+	@$(RUN) compare $(A) $(B) $(ARGS)
 
 wait: .venv/installed       ## on SLURM: until no job is left; Ctrl-C leaves the jobs alone
 	@$(RUN) wait $(WITH)
@@ -72,4 +76,4 @@ PIP := $(VENV)/pip --quiet --disable-pip-version-check
 	@touch $@
 
 .NOTPARALLEL:   # the stages depend on one another through outputs/
-.PHONY: help reproduce sweep select retrain measure figures report gallery plan status wait logs retry cancel test lint docs
+.PHONY: help reproduce sweep select retrain measure figures report gallery plan status show compare wait logs retry cancel test lint docs

@@ -4,12 +4,13 @@
     python scripts/reproduce.py sweep experiment=paper data=mnist n_per_class=10,13
     python scripts/reproduce.py fig5                         one figure, computing only what it lacks
     python scripts/reproduce.py status
+    python scripts/reproduce.py compare embedded smoke       two experiments side by side
     python scripts/reproduce.py all experiment=paper launch=slurm
 
-Commands: all, sweep, select, retrain, measure, figures, report, fig<number>, plan, status, gallery (fills docs/gallery
-and README with the figures and the score that are there); then Hydra overrides. With
-launch=slurm the first eight submit jobs and return (--dry-run only shows them), and there are further commands: wait
-(until no job is left), logs (of what failed), retry (what failed or was lost) and cancel.
+Commands: all, sweep, select, retrain, measure, figures, report, fig<number>, plan, status, show (what was selected and
+what it took), compare, gallery (fills docs/gallery and README with the figures and the score that are there); then
+Hydra overrides. With launch=slurm the first eight submit jobs and return (--dry-run only shows them), and there are
+further commands: wait (until no job is left), logs (of what failed), retry (what failed or was lost) and cancel.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from repro.storage.index import remembering
 from repro.storage.layout import RESULTS, check_folder_is, claim_folder
 
 ON_SLURM = ("wait", "logs", "retry", "cancel")
-FROM_STORED = ("select", "figures", "report", "gallery")
-COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", "gallery", *ON_SLURM)
+FROM_STORED = ("select", "figures", "report", "gallery", "show")
+COMMANDS = ("all", *COMPUTED, "select", "figures", "report", "plan", "status", "show", "compare", "gallery", *ON_SLURM)
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 SCORED = "embedded"  # the experiment whose score README shows
@@ -41,7 +42,9 @@ SCORED = "embedded"  # the experiment whose score README shows
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", help=f"{', '.join(COMMANDS)}, or fig<number>")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. experiment=paper data=mnist")
+    parser.add_argument(
+        "overrides", nargs="*", help="Hydra overrides, e.g. experiment=paper data=mnist; before them those to compare"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="show every sbatch and what it waits for; submit nothing"
     )
@@ -56,6 +59,9 @@ def main() -> None:
 
 def command(name: str, overrides: list[str], *, dry_run: bool) -> None:
     """Do what `name` asks for with the experiment that `overrides` describe."""
+    if name == "compare":
+        show_comparison(overrides)
+        return
     experiment = experiment_of(overrides)
     figure = name.removeprefix("fig") if name.startswith("fig") and name != "figures" else None
     if figure is None and name not in COMMANDS:
@@ -77,6 +83,9 @@ def carry_out(
         check_begun(experiment.root, Hints(["launch=local", *overrides]))
     if name == "gallery":
         fill_gallery(experiment)
+        return
+    if name == "show":
+        show_stored(experiment)
         return
     if name in ("all", "figures", "report"):
         for line in experiment.left_out():
@@ -209,6 +218,35 @@ def show_status(stages: Stages) -> None:
         print(f"{stage:8} {sum(map(finished, stages[stage])):6} of {len(stages[stage])} tasks finished")
 
 
+def show_stored(experiment: Experiment) -> None:
+    """What was selected and measured, and where the time went; of a grid narrowed by overrides, of its cells alone."""
+    from repro.report.stored import load_stored
+    from repro.report.tables import show, write_tables
+
+    tables = show(load_stored(experiment.root), experiment.cells() if experiment.narrowed else None)
+    print("\n".join(write_tables(experiment.root / "tables", "show", tables)))
+
+
+def show_comparison(words: Sequence[str]) -> None:
+    """Two experiments side by side, from what both have stored.
+
+    Raises:
+        ValueError: they are not two, or one of them has no folder.
+    """
+    from repro.report.tables import compare, write_tables
+
+    names = [word for word in words if "=" not in word]
+    if len(set(names)) != 2:
+        raise ValueError("compare takes the names of two experiments: make compare A=embedded B=true_scale")
+    outputs = experiment_of([word for word in words if "=" in word]).root.parent
+    for name in names:
+        if not (outputs / name / "experiment.json").exists():
+            there = ", ".join(sorted(path.parent.name for path in outputs.glob("*/experiment.json"))) or "none"
+            raise ValueError(f"there is no experiment {name} in {outputs}; there are {there}")
+    tables = compare({name: outputs / name for name in names})
+    print("\n".join(write_tables(outputs / names[0] / "tables", f"beside-{names[1]}", tables)))
+
+
 def show_plan(stages: Stages, experiment: Experiment) -> None:
     """Jobs, trainings, hours and disk of what is still to do, predicted from a calibration on this device."""
     from repro.pipeline.plan import STARTUP_SECONDS, beyond_limit, plan, small_last_batches
@@ -217,7 +255,7 @@ def show_plan(stages: Stages, experiment: Experiment) -> None:
     print("timing each network on this device ...", flush=True)
     on_cluster = experiment.launch.kind == "slurm"
     ahead = plan(stages, job_startup=STARTUP_SECONDS if on_cluster else 0.0)
-    print(f"to do    {ahead.jobs} jobs, {ahead.trainings} trainings")
+    print(f"to do    {ahead.jobs} jobs: {ahead.trainings} trainings and {ahead.measurements} measurements")
     print(f"time     {ahead.hours:.2f} device hours, of which measurements {ahead.measuring_hours:.2f} (roughly)")
     print(f"longest  training job {ahead.longest_job_hours:.2f} h")
     print(f"disk     {ahead.disk_bytes / 1e9:.2f} GB")

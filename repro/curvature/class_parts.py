@@ -24,6 +24,7 @@ from torch.nn.functional import one_hot
 from repro.curvature.cross_class import SPANNED_PARTS, SpannedPart, class_totals, inverse_root
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.loss import curvature
+from repro.curvature.risk import RiskOperator
 from repro.linalg.operator import LinearOperator
 
 
@@ -89,6 +90,7 @@ class Remainder(LinearOperator):
         self.parts, self.M = parts, M
 
     def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
+        RiskOperator.counted += V.shape[1]
         parts = self.parts
         t = parts.G.tangents(V)
         taken = torch.einsum("cij,kcj->kci", self.M, parts.sums(parts.weighted(t)))

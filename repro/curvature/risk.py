@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from functools import partial
 from itertools import accumulate
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,7 @@ class RiskOperator(LinearOperator):
     """
 
     need: Need = "curvature"
+    counted: ClassVar[int] = 0  # vectors that they and the remainders of G in this process have been multiplied by
 
     def __init__(
         self,
@@ -105,6 +107,7 @@ class RiskOperator(LinearOperator):
         return origin_of(self.parameters.names, self._state, self._counts, self.mass)
 
     def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
+        RiskOperator.counted += V.shape[1]
         derivatives = self._ready(V)
         rows = V.detach().T.contiguous()  # one vector a row, so that its pieces are contiguous
         out, depends = torch.empty_like(rows), False

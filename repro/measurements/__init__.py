@@ -43,3 +43,10 @@ def find_measurement(name: str) -> Measurement:
         raise ValueError(f"There is no measurement {name!r}.{hint} There are: {', '.join(MEASUREMENTS)}.")
     module = importlib.import_module(f"{__name__}.{name}")
     return Measurement(name, module.measure, module.Settings, module.VERSION)
+
+
+def products() -> int:
+    """How many products over all the data this process has made: with Hess, G, E, or G without some of its parts."""
+    from repro.curvature.risk import RiskOperator
+
+    return RiskOperator.counted

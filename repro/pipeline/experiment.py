@@ -117,7 +117,7 @@ class Experiment:
         composer = Composer(overrides, AXES, conf)
         self.config, self.experiment = composer.config, composer.experiment
         self.name, self.root, self.launch = self.config.name, self.config.root, self.config.launch
-        self._narrowed = bool(composer.chosen)
+        self.narrowed = bool(composer.chosen)
         self._given = [axis for axis in Cell._fields if axis in composer.chosen]
         self.axes = {axis: values_of(axis, composer.params) for axis in AXES}
         self._cells: dict[Cell, tuple[Trainings, tuple[int, ...]]] = {}
@@ -195,7 +195,7 @@ class Experiment:
         wanted = {axis: set(map(str, values)) for axis, values in vars(shown).items() if values is not None}
         names = self._names
         for axis, values in wanted.items():
-            if not self._narrowed and (unknown := values - set().union(*(of[axis] for of in names.values()))):
+            if not self.narrowed and (unknown := values - set().union(*(of[axis] for of in names.values()))):
                 raise ValueError(
                     f"figures: no cell of experiment {self.name} has {axis}={sorted(unknown)[0]}; there are "
                     f"{', '.join(dict.fromkeys(str(getattr(cell, axis)) for cell in names))}"
@@ -204,7 +204,7 @@ class Experiment:
 
     def _drawable(self) -> list[str]:
         """The experiment's figures; of a grid narrowed on the command line only those that have cells left."""
-        if not self._narrowed:
+        if not self.narrowed:
             return list(self._figures)
         return [key for key, shown in self._figures.items() if self._matching(shown)]
 
@@ -297,7 +297,7 @@ class Experiment:
         """
         if not self.config.gallery:
             raise ValueError(f"experiment {self.name} has no gallery; give it one with gallery=<page>.md")
-        if self._narrowed:
+        if self.narrowed:
             raise ValueError("the gallery shows the whole experiment; leave out the values of the grid's axes")
         return Path(self.config.gallery)
 

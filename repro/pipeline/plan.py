@@ -27,6 +27,7 @@ class Plan(NamedTuple):
 
     jobs: int
     trainings: int
+    measurements: int
     hours: float
     measuring_hours: float  # of these, roughly
     longest_job_hours: float  # of the sweep and of retraining
@@ -57,6 +58,7 @@ def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
     return Plan(
         jobs=len(jobs) + len(measured),
         trainings=sum(counts),
+        measurements=len(measuring),
         hours=(sum(jobs) + sum(measured)) / 3600,
         measuring_hours=sum(measured) / 3600,
         longest_job_hours=max(jobs, default=0.0) / 3600,

@@ -242,13 +242,13 @@ def test_one_figure_of_the_cells_that_the_command_line_gives():
     assert cells == ["mlp 26"]
     assert (task.name, task.path.name) == ("5-mlp-n26", "fig05-mlp-n26.png")
     cells, task = drawn("model=mlp")
-    assert (cells, task.path.name) == (["mlp 19"], "fig05-mlp.png")
+    assert (cells, task.path.name) == (["mlp 10"], "fig05-mlp.png")
     cells, task = drawn("n_per_class=10,51", "seed=1,2")
     assert cells == ["vgg11 10", "vgg11 51"]
     assert task.path.name == "fig05-n10+n51-seed1.png"
     for key in ("5", "05", "fig05"):
         cells, task = drawn(key=key)
-        assert (cells, task.name, task.path.name) == (["vgg11 19"], "5", "fig05.png")
+        assert (cells, task.name, task.path.name) == (["vgg11 10"], "5", "fig05.png")
     with pytest.raises(
         ValueError, match=r"matches figure 3: n_per_class=\[5\]; figures.3.<axis>=\[...\] gives it others"
     ):
@@ -260,7 +260,7 @@ def test_one_figure_of_the_cells_that_the_command_line_gives():
 @pytest.mark.parametrize("prefix", ["", "+"])
 def test_one_axis_of_a_figure_given_keeps_its_others(prefix):
     experiment = Experiment(["experiment=embedded", f"{prefix}figures.5.model=[mlp]"])
-    assert experiment.figure_cells("5") == [EMBEDDED._replace(n_per_class=19)]
+    assert experiment.figure_cells("5") == [EMBEDDED._replace(n_per_class=10)]
 
 
 def test_a_narrowed_grid_draws_the_figures_that_have_cells_left():

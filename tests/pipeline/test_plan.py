@@ -33,7 +33,7 @@ def stages(tmp_path, machine, monkeypatch):
 def test_all_is_to_do(stages):
     ahead = plan(stages, job_startup=0.0)
     product = PRODUCT * 40 * 0.1
-    assert (ahead.jobs, ahead.trainings) == (4, 4)  # the retraining is one
+    assert (ahead.jobs, ahead.trainings, ahead.measurements) == (4, 4, 1)  # the retraining is one
     assert ahead.measuring_hours == pytest.approx(12 * product / 3600)
     assert ahead.hours == pytest.approx((4 * ALONE + 12 * product) / 3600)
     assert ahead.longest_job_hours == pytest.approx(2 * ALONE / 3600)
@@ -56,7 +56,7 @@ def test_what_is_stored_is_no_longer_to_do_and_checks_the_prediction(stages, tmp
 
 def test_an_empty_list_costs_nothing():
     nothing = {"sweep": [], "retrain": [], "measure": []}
-    assert plan(nothing, job_startup=7.0) == (0, 0, 0.0, 0.0, 0.0, 0.0, 0, {})
+    assert plan(nothing, job_startup=7.0) == (0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0, {})
 
 
 def test_each_network_is_timed_once(stages, monkeypatch):
@@ -71,7 +71,7 @@ def test_jobs_beyond_their_time_limit_get_advice():
         kind="slurm", rates_per_task=100, petaflop_per_task=150.0,
         resources=Resources(time=60), stages={"sweep": StageResources(time=240)},
     )  # fmt: skip
-    nothing = Plan(1, 1, 9.0, 0.0, 0.0, 0.0, 0, {})
+    nothing = Plan(1, 1, 0, 9.0, 0.0, 0.0, 0.0, 0, {})
 
     def advice(job_hours, training_hours, launch=launch):
         ahead = nothing._replace(longest_job_hours=job_hours, longest_training_hours=training_hours)

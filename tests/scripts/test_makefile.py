@@ -28,6 +28,11 @@ def test_a_variable_that_does_not_exist_is_refused(word, near):
     assert f"there is no variable {word.partition('=')[0]} here; did you mean {near}" in done.stderr
 
 
+def test_two_experiments_are_compared():
+    done = make("compare", "A=embedded", "B=smoke", "ARGS=outputs=there")
+    assert done.stdout.strip().endswith("scripts/reproduce.py compare embedded smoke outputs=there")
+
+
 def test_the_variables_that_exist_reach_the_script():
     done = make("sweep", "EXPERIMENT=paper", "LAUNCH=slurm", "ARGS=data=mnist n_per_class=10,13")
     assert done.returncode == 0

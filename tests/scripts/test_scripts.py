@@ -5,10 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from repro.pipeline.launch.queue import NoClusterError, comment
 from repro.pipeline.launch.submissions import Submission, write_submitted
+from repro.storage.layout import claim_folder
+from repro.storage.results import Cell, result_path, save_result
+from repro.storage.runs import write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,7 +73,7 @@ def reproduce():
     return module
 
 
-@pytest.mark.parametrize("name", ["select", "figures", "report", "gallery"])
+@pytest.mark.parametrize("name", ["select", "figures", "report", "gallery", "show"])
 def test_what_shows_results_says_that_there_are_none(reproduce, tmp_path, name):
     expected = r"nothing is trained or measured in .*/smoke yet; run `make reproduce EXPERIMENT=smoke .*` first"
     with pytest.raises(ValueError, match=expected):
@@ -88,3 +93,41 @@ def test_measuring_what_was_not_swept_says_what_to_do(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: the sweep is not finished: fashion_mnist_embedded/mlp/n4 lacks 3 of 3")
     assert "Traceback" not in done.stderr
+
+
+def experiment_with_a_spectrum(root):
+    claim_folder(root, root.name)
+    cell = Cell("fashion_mnist_embedded", "mlp", 6)
+    arrays = {"train_hessian_eigenvalues": np.array([9.0, 7.0])}
+    save_result(result_path(root, "hessian_spectrum", cell), arrays, {"seconds": 2.0, "products": 40})
+    row = {**cell._asdict(), "lr_index": 1, "lr": 0.05, "epochs": 2, "test_error": 0.25, "seconds": 3.0}
+    for name in ("runs.csv", "selected.csv"):
+        write_table(root / name, [row])
+
+
+def test_show_and_compare_say_what_is_stored_and_leave_it_as_csv(reproduce, tmp_path, capsys):
+    for name in ("smoke", "other"):
+        experiment_with_a_spectrum(tmp_path / name)
+    reproduce.command("show", ["experiment=smoke", f"outputs={tmp_path}"], dry_run=False)
+    shown = capsys.readouterr().out
+    assert "hessian_spectrum" in shown
+    assert pd.read_csv(tmp_path / "smoke" / "tables" / "show-measurements.csv").products.tolist() == [40]
+    reproduce.command("show", ["experiment=smoke", f"outputs={tmp_path}", "n_per_class=4"], dry_run=False)
+    assert "hessian_spectrum" not in capsys.readouterr().out
+    reproduce.command("compare", ["smoke", "other", f"outputs={tmp_path}"], dry_run=False)
+    assert "eigenvalue other" in capsys.readouterr().out
+    beside = pd.read_csv(tmp_path / "smoke" / "tables" / "beside-other-outliers.csv")
+    assert beside["eigenvalue smoke"].tolist() == beside["eigenvalue other"].tolist() == [9.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["smoke"], "takes the names of two experiments"),
+        (["smoke", "othr"], "no experiment othr in .*; there are smoke"),
+    ],
+)
+def test_what_cannot_be_compared_gets_a_sentence(reproduce, tmp_path, names, sentence):
+    claim_folder(tmp_path / "smoke", "smoke")
+    with pytest.raises(ValueError, match=sentence):
+        reproduce.command("compare", [*names, f"outputs={tmp_path}"], dry_run=False)

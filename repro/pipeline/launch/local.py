@@ -10,6 +10,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Task as Bar
+from rich.text import Text
 
 from repro.pipeline import tasks
 from repro.pipeline.devices import worker_gpus
@@ -51,11 +54,16 @@ class Workers:
     def __init__(self, count: int | str, device: str = "auto"):
         self._count, self._device = count, device
         self._pool: ProcessPoolExecutor | None = None
+        self._ready: Any = None  # how many workers have loaded what tasks need
 
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            print("stopping ...", file=sys.stderr, flush=True)
+            for worker in multiprocessing.active_children():  # they would finish their tasks, and files never break
+                worker.kill()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -79,8 +87,9 @@ class Workers:
         """Name and reason of each task that failed."""
         pool = self._pool = self._pool or self._start()
         failures = []
-        with _progress(pending[0].stage, pending) as ended:
-            futures = {pool.submit(run_logged, task, self.threads(task, len(pending))): task for task in pending}
+        with _progress(pending[0].stage, pending, lambda: self._ready.value > 0) as ended:
+            with _interrupts_held():
+                futures = {pool.submit(run_logged, task, self.threads(task, len(pending))): task for task in pending}
             for future in as_completed(futures):
                 task = futures[future]
                 try:
@@ -102,7 +111,9 @@ class Workers:
         os.environ |= WORKER_ENVIRONMENT
         context = multiprocessing.get_context("spawn")  # a forked CUDA context would not work
         started, gpus = context.Value("i", 0), worker_gpus(self._device, self._count)
-        return ProcessPoolExecutor(len(gpus), mp_context=context, initializer=_begin, initargs=(started, gpus))
+        self._ready = context.Value("i", 0)
+        arguments = (started, self._ready, gpus)
+        return ProcessPoolExecutor(len(gpus), mp_context=context, initializer=_begin, initargs=arguments)
 
 
 def log_path(task: Task) -> Path:
@@ -171,8 +182,18 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def _begin(started: Any, gpus: Sequence[str | None]) -> None:
-    """Set up a worker: its GPU (None: what its driver sees), and an end when its driver is killed."""
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block; processes that are started in it never hear of it, their driver does."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(started: Any, ready: Any, gpus: Sequence[str | None]) -> None:
+    """Set up a worker: its GPU (None: what its driver sees), an end when its driver is killed, and torch."""
     with started.get_lock():
         number, started.value = started.value, started.value + 1
     if (gpu := gpus[number % len(gpus)]) is not None:
@@ -185,6 +206,10 @@ def _begin(started: Any, gpus: Sequence[str | None]) -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    import repro.pipeline.trained  # noqa: F401  what every task needs, and seconds of work
+
+    with ready.get_lock():
+        ready.value += 1
 
 
 def _size(task: Task) -> float:
@@ -192,12 +217,28 @@ def _size(task: Task) -> float:
     return task.cost or 1e-9  # next to nothing
 
 
+class _Counts(ProgressColumn):
+    """Tasks that have ended and all there are; before the first begins, that workers are being started."""
+
+    def __init__(self, ready: Callable[[], bool]):
+        super().__init__()
+        self._ready = ready
+
+    def render(self, task: Bar) -> Text:
+        return Text("{done}/{count} tasks".format_map(task.fields) if self._ready() else "starting workers")
+
+
 @contextlib.contextmanager
-def _progress(stage: str, pending: Sequence[Task]) -> Iterator[Callable[[Task], None]]:
+def _progress(stage: str, pending: Sequence[Task], ready: Callable[[], bool]) -> Iterator[Callable[[Task], None]]:
     """A bar on a terminal, a line at the end elsewhere; yields what to call when a task has ended."""
     console, start = Console(stderr=True), time.perf_counter()
-    counts = TextColumn("{task.fields[done]}/{task.fields[count]} tasks")
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), counts, TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        _Counts(ready),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=600) as bar:
         shown = bar.add_task(stage, total=sum(map(_size, pending)), done=0, count=len(pending))
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from repro.measurements import find_measurement
+from repro.measurements import find_measurement, products
 from repro.pipeline.config import Machine
 from repro.pipeline.stages.retrain import Retrain
 from repro.pipeline.tasks import Task
@@ -95,9 +95,10 @@ class Measure(Task):
 
         digest, origin = self._digest(), self._origin()
         network = [self.of.network(device)] if self.of else []
-        start = time.perf_counter()
+        start, before = time.perf_counter(), products()
         arrays = find_measurement(self.measurement).measure(*network, self.typed_settings())
         made = provenance(device, time.perf_counter() - start) | {"digest": digest}
+        made["products"] = products() - before
         if network:
             made["epochs"] = network[0].epochs
         results.save_result(self.path, arrays, origin | made)

@@ -2,13 +2,20 @@
 
 import errno
 import logging
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 
 from repro.pipeline import tasks
-from repro.pipeline.launch.local import TaskLog, Workers, log_path, run_logged
+from repro.pipeline.launch.local import TaskLog, Workers, _Counts, log_path, run_logged
 from repro.pipeline.stages.measure import Measure
 from repro.pipeline.stages.retrain import Retrain
+from repro.pipeline.tasks import Task
 
 
 @pytest.fixture
@@ -76,3 +83,37 @@ def test_measurements_share_the_cores_that_would_idle_and_trainings_do_not(monke
     assert [Workers("auto").threads(Measure, count) for count in (1, 3, 8, 20)] == [8, 2, 1, 1]
     assert Workers("auto").threads(Retrain, 1) == 1  # its numbers would depend on how many run beside it
     assert Workers(2).threads(Measure, 1) == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endless(Task):
+    """Says that it has begun, and never ends."""
+
+    stage: ClassVar[str] = "sweep"
+    name: ClassVar[str] = "endless"
+
+    def run(self, device):
+        (self.root / "begun").touch()
+        time.sleep(600)
+
+
+def test_an_interrupt_is_answered_at_once_and_ends_the_workers(tmp_path, capsys):
+    def interrupt():
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt), Workers(1) as workers:
+        workers.run([Endless(root=tmp_path), Endless(root=tmp_path)])
+    assert capsys.readouterr().err == "stopping ...\n"
+    assert "Traceback" not in log_path(Endless(root=tmp_path)).read_text()  # the worker was told by its driver alone
+
+
+def test_the_bar_says_that_workers_are_starting():
+    from rich.progress import Progress
+
+    for ready, text in ((False, "starting workers"), (True, "3/7 tasks")):
+        with Progress(_Counts(lambda ready=ready: ready), disable=True) as bar:
+            bar.add_task("sweep", done=3, count=7)
+            assert bar.columns[0](bar.tasks[0]).plain == text

@@ -49,6 +49,18 @@ def test_its_result_says_what_was_measured(retrained, tmp_path):
     assert made["training"]["weight_decay"] == 5e-4
 
 
+def test_its_products_are_counted(retrained, tmp_path):
+    counted = {}
+    for name, settings in {"weights": {}, "gauss_newton_knockouts": {"steps": 12}}.items():
+        task = measure(tmp_path, name, retrained, **settings)
+        tasks.run(task)
+        counted[name] = load_provenance(task.path)["products"]
+    assert counted["weights"] == 0
+    assert (
+        counted["gauss_newton_knockouts"] >= 4 * 12
+    )  # G, and G without each of three parts; of the last no product is needed
+
+
 def test_a_changed_measurement_is_made_anew_and_no_other(retrained, tmp_path, monkeypatch):
     def asked():
         return [measure(tmp_path, name, retrained) for name in ("class_means", "weights")]
