@@ -32,7 +32,7 @@ from repro.pipeline.tasks import Task
 
 WORKER_ENVIRONMENT = {  # read when a worker starts and loads torch
     "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",  # where a task takes more threads they sleep instead of spinning: others may work here
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads of a task that has several sleep while they wait: others may work here
     # glibc hands large freed blocks back and takes them anew, page by page, in each product; kept, a Hessian product of
     # the narrow ResNet18 takes 0.82 of the time, and its evaluation 0.76. Only the two together help.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
