@@ -245,7 +245,7 @@ def test_a_tampered_result_file(tmp_path):
     with refused("damaged.*delete it"):
         load_result(path, None)
     np.savez(path, a=np.arange(3))
-    with refused("damaged.*provenance.*delete it"):
+    with refused("damaged.*no digest of its content.*delete it"):
         load_result(path, None)
 
 
