@@ -6,8 +6,6 @@ colour of an eigenvalue by where it comes from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -23,25 +21,6 @@ FLOOR = 0.5  # less than a single eigenvalue, at the foot of the axis
 HEADROOM = 10.0  # above the fullest bin, for legends
 SMALLEST = 1e-7  # of the largest eigenvalue: what is below is left out of histograms
 ZEROS = 3 * EPSILON  # below it a log spectrum of Lanczos shows the eigenvalues that are zero
-
-
-def stored_spectrum(arrays: Mapping[str, np.ndarray], prefix: str = "") -> ExactSpectrum:
-    """One of the spectra that `repro.measurements.exact_spectrum` stores: its arrays are called `prefix` + name.
-
-    Raises:
-        KeyError: there is none of that prefix.
-    """
-    names = {name.removeprefix(prefix): name for name in arrays if name.startswith(prefix)}
-    if "eigenvalues" not in names:
-        raise KeyError(f"{prefix}eigenvalues")
-    return ExactSpectrum({short: arrays[name] for short, name in names.items()})
-
-
-def over_epochs(arrays: Mapping[str, np.ndarray]) -> dict[int, ExactSpectrum]:
-    """The spectra of all checkpoints stored, by epoch; of a network without checkpoints its own, as epoch −1."""
-    epochs = [int(epoch) for epoch in arrays["epochs"]]
-    found = {epoch: stored_spectrum(arrays, f"epoch{epoch}_") for epoch in epochs[:-1]}
-    return found | {epochs[-1] if epochs else -1: stored_spectrum(arrays)}
 
 
 def bins(largest: float, smallest: float | None = None) -> np.ndarray:  # -> [bins + 1]

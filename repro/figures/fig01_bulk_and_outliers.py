@@ -6,11 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.figures.counts import PER_DECADE, bins, count_panel, mark_eigenvalues, stored_spectrum
+from repro.figures.counts import PER_DECADE, bins, count_panel, mark_eigenvalues
 from repro.figures.panels import log_limits, log_spectrum_panel
 from repro.figures.results import Results, is_exact
 from repro.figures.style import COLORS, PAGE, subplots
 from repro.spectra.broadening import EPSILON, LOG_KAPPA
+from repro.spectra.exact import stored_spectrum
 from repro.spectra.record import Spectrum
 
 MEASUREMENTS = ("exact_spectrum",)

@@ -9,11 +9,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.figures.counts import PER_DECADE, SMALLEST, bins, count_panel, over_epochs
+from repro.figures.counts import PER_DECADE, SMALLEST, bins, count_panel
 from repro.figures.results import Results, is_exact
 from repro.figures.style import COLORS, PAGE, label_panels, subplots
 from repro.spectra.broadening import EPSILON, LOG_KAPPA
-from repro.spectra.exact import ExactSpectrum
+from repro.spectra.exact import ExactSpectrum, over_epochs
 from repro.spectra.record import Spectrum
 from repro.storage.results import Result
 

@@ -6,10 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.figures.counts import PER_DECADE, ZEROS, bins, count, count_panel, stored_spectrum
+from repro.figures.counts import PER_DECADE, ZEROS, bins, count, count_panel
 from repro.figures.results import Results, is_exact
 from repro.figures.style import COLORS, PAGE, label_panels, subplots
 from repro.spectra.broadening import EPSILON, LOG_KAPPA
+from repro.spectra.exact import stored_spectrum
 from repro.spectra.record import Spectrum
 from repro.storage.results import Result
 

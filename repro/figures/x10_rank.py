@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from repro.figures.counts import mixed_colors, over_epochs, stored_spectrum
+from repro.figures.counts import mixed_colors
 from repro.figures.results import Results, is_exact
 from repro.figures.style import COLORS, PAGE, label_panels
-from repro.spectra.exact import ExactSpectrum
+from repro.spectra.exact import ExactSpectrum, over_epochs, stored_spectrum
 from repro.storage.results import Result
 
 MEASUREMENTS = ("exact_spectrum",)

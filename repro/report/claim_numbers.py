@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.stats import spearmanr
 
+from repro.spectra.exact import over_epochs
 from repro.spectra.record import Spectrum
 
 Arrays = Mapping[str, np.ndarray]
@@ -127,9 +128,9 @@ def gap_change(arrays: Arrays) -> float:
     if len(late) < 2:
         raise KeyError("epochs")
     if "within_largest" in arrays:  # exact_spectrum
-        prefixes = ["" if at == len(epochs) - 1 else f"epoch{epochs[at]}_" for at in late]
-        means = np.array([arrays[f"{prefix}class_part"].mean() for prefix in prefixes])
-        largest = np.array([arrays[f"{prefix}within_largest"] for prefix in prefixes])
+        spectra = list(over_epochs(arrays).values())
+        means = np.array([spectra[at].part("class").mean() for at in late])
+        largest = np.array([spectra[at].arrays["within_largest"] for at in late])
     else:
         dim = int(arrays["gauss_newton_dim"])
         means = arrays["class_part"][late].mean(axis=1)

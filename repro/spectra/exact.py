@@ -156,6 +156,25 @@ class ExactSpectrum:
         return figure
 
 
+def stored_spectrum(arrays: Mapping[str, Array], prefix: str = "") -> ExactSpectrum:
+    """One of the spectra that `repro.measurements.exact_spectrum` stores: its arrays are called `prefix` + name.
+
+    Raises:
+        KeyError: there is none of that prefix.
+    """
+    names = {name.removeprefix(prefix): name for name in arrays if name.startswith(prefix)}
+    if "eigenvalues" not in names:
+        raise KeyError(f"{prefix}eigenvalues")
+    return ExactSpectrum({short: arrays[name] for short, name in names.items()})
+
+
+def over_epochs(arrays: Mapping[str, Array]) -> dict[int, ExactSpectrum]:
+    """The spectra of all checkpoints stored, by epoch; of a network without checkpoints its own, as epoch −1."""
+    epochs = [int(epoch) for epoch in arrays["epochs"]]
+    found = {epoch: stored_spectrum(arrays, f"epoch{epoch}_") for epoch in epochs[:-1]}
+    return found | {epochs[-1] if epochs else -1: stored_spectrum(arrays)}
+
+
 def _known(part: str) -> str:
     if part not in PARTS:
         raise ValueError(f"G has no part {part!r}; its parts are {', '.join(PARTS)}")

@@ -54,7 +54,13 @@ def test_gap_change_looks_at_the_later_half():
     assert numbers.gap_change(arrays) == pytest.approx(1.0)
     with pytest.raises(KeyError):  # the last epoch alone changes nothing
         numbers.gap_change(arrays | {"epochs": np.array([0, 10, 49, 100])})
-    exact = {"epochs": np.array([0, 10, 50, 100]), "class_part": np.array([15.0, 5.0]), "within_largest": np.array(1.0)}
+    exact = {
+        "epochs": np.array([0, 10, 50, 100]),
+        "eigenvalues": np.ones(3),
+        "class_part": np.array([15.0, 5.0]),
+        "within_largest": np.array(1.0),
+    }
     for epoch, mean in ((0, 1e-9), (10, 1.0), (50, 50.0)):
+        exact |= {f"epoch{epoch}_eigenvalues": np.ones(3)}
         exact |= {f"epoch{epoch}_class_part": np.array([mean, mean]), f"epoch{epoch}_within_largest": np.array(0.5)}
     assert numbers.gap_change(exact) == pytest.approx(1.0)
