@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from repro.curvature.cross_class import SPANNED_PARTS, SpannedPart, class_totals, inverse_root
+from repro.curvature.cross_class import SPANNED_PARTS, SpannedPart, check_has_parts, class_totals, inverse_root
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.loss import curvature
 from repro.curvature.risk import RiskOperator
@@ -36,10 +36,7 @@ class ClassParts:
     """
 
     def __init__(self, G: GaussNewton):
-        if G.weight_decay or G.class_weights is not None:
-            raise ValueError(
-                "G has weight decay or class weights, which its parts do not have: compute a G without them"
-            )
+        check_has_parts(G)
         self.G, self.examples = G, len(G.labels)
         self.rows = row_factors(G.mass.double())
         self.members = one_hot(G.labels, len(self.rows)).double()  # [N, C]

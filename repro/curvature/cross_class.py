@@ -112,10 +112,7 @@ class ClassStructure(NamedTuple):
         if G.dim != self.rows.shape[2]:
             raise ValueError(f"G is of {G.dim} parameters, the class structure of {self.rows.shape[2]}")
         if isinstance(G, RiskOperator):
-            if G.weight_decay or G.class_weights is not None:
-                raise ValueError(
-                    "G has weight decay or class weights, which its parts do not have: compute a G without them"
-                )
+            check_has_parts(G)
             if self.origin:
                 self.origin.check_same(G.origin())
 
@@ -243,6 +240,16 @@ def structure_of(found: CrossClassSums, *, companion: bool = False) -> ClassStru
         row[c] -= row.sum(dim=0)  # minus the sum over c' ≠ c, which for the paper's weights is there already
     _center(weights, sums)
     return ClassStructure(weights, sums, LowRank(columns, columns.new_ones(columns.shape[1])), origin)
+
+
+def check_has_parts(G: RiskOperator) -> None:
+    """Refuse a G that the decomposition (6.4) is not of.
+
+    Raises:
+        ValueError: it has weight decay or class weights.
+    """
+    if G.weight_decay or G.class_weights is not None:
+        raise ValueError("G has weight decay or class weights, which its parts do not have: compute a G without them")
 
 
 def inverse_root(w: Tensor) -> Tensor:
