@@ -59,9 +59,8 @@ class Settings(LanczosSettings):
 
     def layer_memory(self, layer: LayerBytes, *, keep: bool, classes: int) -> Memory:
         """How the memory is divided for the spectra of one layer, whose factors and samples are held all the while."""
-        factors = (
-            3 / 2 * classes * (layer.features_moment + layer.errors_moment)
-        )  # in float64, and in the network's own
+        both = 3 / 2  # in float64, and in the network's own precision
+        factors = both * classes * (layer.features_moment + layer.errors_moment)
         return self.lanczos_memory(
             layer.weight,
             steps=self.lanczos_steps(classes),

@@ -94,9 +94,8 @@ class MemorySettings:
         Raises:
             ValueError: the memory does not hold `pairs` eigenvectors and what finds them.
         """
-        around = (
-            max(PROOF_VECTORS, WORK_VECTORS + pairs) + held
-        ) * vector  # the proof is over when eigenvectors are made
+        working = max(PROOF_VECTORS, WORK_VECTORS + pairs)  # the proof is over when eigenvectors are made
+        around = (working + held) * vector
         fewest = min(pairs + 2, steps)
         left = self.memory_bytes - around
         basis = min(steps * vector, max(left * 3 / 4, fewest * vector))

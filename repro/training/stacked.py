@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -111,7 +111,8 @@ class StackedRuns:
     @contextmanager
     def _precision(self) -> Iterator[None]:
         """That of the recipe, forward; batch norm in that of its statistics: CUDA has no other in vmap."""
-        with forward_precision(self.device, self.recipe.precision), FullBatchNorm():
+        full = FullBatchNorm() if self.recipe.precision == "bf16" else nullcontext()
+        with forward_precision(self.device, self.recipe.precision), full:
             yield
 
 

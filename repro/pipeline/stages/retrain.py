@@ -16,6 +16,7 @@ from repro.pipeline.tasks import Task
 from repro.pipeline.trainings import Trainings
 from repro.storage import identity, runs
 from repro.storage.files import write_json
+from repro.training import checkpoint_epochs
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -66,8 +67,6 @@ class Retrain(Task):
     @property
     def kept_epochs(self) -> list[int]:
         """After which epochs the network is kept."""
-        from repro.training import checkpoint_epochs
-
         return checkpoint_epochs(self.trainings.recipe.epochs, self.checkpoints)
 
     def digest(self) -> str:
