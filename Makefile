@@ -58,7 +58,7 @@ cancel: .venv/installed     ## on SLURM: cancel all jobs of the experiment
 wait logs retry cancel: LAUNCH = slurm
 
 test: .venv/complete        ## all tests
-	@$(VENV)/python -m pytest
+	@$(VENV)/python -m pytest --numprocesses 2
 lint: .venv/complete        ## ruff and mypy
 	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy
 docs: .venv/complete        ## the documentation, into site/

@@ -1,13 +1,7 @@
-"""Networks small enough for dense matrices, as every measurement takes them."""
+"""Networks small enough for dense matrices, as every measurement takes them; how tests are divided among processes."""
 
 import os
-
-import pytest
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot
-
-from repro.network import Network
+from pathlib import Path
 
 for name in (
     "MAKEFLAGS",
@@ -15,6 +9,42 @@ for name in (
     "MAKELEVEL",
 ):  # of the `make test` that runs us: a make that a test starts is one of its own
     os.environ.pop(name, None)
+os.environ["OMP_NUM_THREADS"] = "1"  # as tests run side by side; before torch is imported, and for what a test starts
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.nn.functional import cross_entropy, one_hot  # noqa: E402
+
+from repro.network import Network  # noqa: E402
+
+TESTS = Path(__file__).resolve().parent
+# They start pipelines and jobs of their own on every core, and wait for them: never two of them at a time.
+WHOLE_MACHINE = ("tests/pipeline/slurm/", "tests/test_kills.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests, the long ones come first, so that the processes end together."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (not item.nodeid.startswith(WHOLE_MACHINE), item.path.parent != TESTS))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.hasplugin("xdist"):
+        config.option.loadscopereorder = False  # else files of many tests come first, not those of long ones
+        config.option.maxworkerrestart = config.option.maxworkerrestart or "0"  # a test that hangs ends the run
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """`pytest -n 2`: a process takes a whole file, whose tests may share fixtures; WHOLE_MACHINE counts as one file."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "whole machine" if nodeid.startswith(WHOLE_MACHINE) else super()._split_scope(nodeid)
+
+    return Files(config, log)
 
 
 def trained(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100) -> nn.Module:

@@ -97,6 +97,15 @@ class Endless(Task):
         time.sleep(600)
 
 
+@pytest.fixture
+def interrupts():
+    """Ctrl-C raises KeyboardInterrupt, also where pytest was started with it ignored: in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_is_answered_at_once_and_ends_the_workers(tmp_path, capsys):
     def interrupt():
         while not (tmp_path / "begun").exists():
