@@ -78,7 +78,7 @@ def check_batch(x: Tensor, y: Tensor, like: Tensor) -> None:
         ValueError: as `check_inputs` and `check_labels`.
     """
     check_inputs(x, y, like)
-    check_labels(y, x)
+    check_labels(y)
 
 
 def check_inputs(x: Tensor, y: Tensor, like: Tensor) -> None:
@@ -103,22 +103,19 @@ def check_inputs(x: Tensor, y: Tensor, like: Tensor) -> None:
         )
 
 
-def check_labels(y: Tensor, x: Tensor) -> None:
-    """Refuse labels that are not one class index for each example of x (inputs or logits, batch first).
+def check_labels(y: Tensor) -> None:
+    """Refuse labels that are not one class index for each example.
 
     Raises:
-        ValueError: no integers, another number of them, or none.
+        ValueError: no integers, or of several axes.
     """
     if y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool:
         raise ValueError(
             f"the labels are {y.dtype}: class indices are needed, as class structure is of the softmax cross-entropy of"
             " class labels; for Hess, G and E another loss may be chosen, loss=nn.MSELoss() for regression"
         )
-    if y.ndim != 1 or len(y) != len(x) or len(y) == 0:
-        raise ValueError(
-            f"a batch has inputs {list(x.shape)} and labels {list(y.shape)}: it takes at least one example and"
-            " exactly one label for each"
-        )
+    if y.ndim != 1:
+        raise ValueError(f"a batch has labels {list(y.shape)}: it takes exactly one label for each example, [examples]")
 
 
 def check_logits(logits: Tensor, y: Tensor, like: Tensor | None = None) -> None:

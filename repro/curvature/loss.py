@@ -135,7 +135,7 @@ class SoftmaxCrossEntropy(LossOfLogits):
         self.class_weights = class_weights
 
     def checked(self, outputs: Tensor, y: Tensor) -> Tensor:  # [B, C], [B] -> [B]
-        checks.check_labels(y, outputs)
+        checks.check_labels(y)
         checks.check_logits(outputs, y)
         checks.check_class_weights(self.class_weights, outputs.shape[1], outputs)
         return y.long()

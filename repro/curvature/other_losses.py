@@ -29,7 +29,7 @@ def find_loss(given: Any, targets: Tensor, class_weights: Tensor | None = None) 
 
     Raises:
         TypeError: it is no function.
-        ValueError: it is a sum over examples, or has settings that no mean over all examples has.
+        ValueError: it is a sum over examples, has settings that no mean over all examples has, or has no G.
 
     >>> y = torch.tensor([0, 1, 1])
     >>> [find_loss(loss, y).name for loss in (None, nn.CrossEntropyLoss(label_smoothing=0.1), F.mse_loss, F.huber_loss)]
@@ -42,6 +42,11 @@ def find_loss(given: Any, targets: Tensor, class_weights: Tensor | None = None) 
         raise ValueError("the loss adds up over examples, and curvature here is of their mean: use reduction='mean'")
     if class_weights is not None and isinstance(given, nn.CrossEntropyLoss):
         raise ValueError("class weights are given once: class_weights without loss, or nn.CrossEntropyLoss(weight=...)")
+    if given is F.nll_loss or isinstance(given, nn.NLLLoss):
+        raise ValueError(
+            "the loss is linear in log-probabilities, so that G would be zero: pass loss=nn.CrossEntropyLoss(), which"
+            " is the same loss of them"
+        )
     found = given if isinstance(given, Loss) else _by_formula(given, targets, class_weights) or CallableLoss(given)
     if class_weights is not None and not isinstance(found, SoftmaxCrossEntropy):
         raise ValueError(f"class_weights are of the cross-entropy of class labels, not of the {found.name}")
@@ -85,7 +90,7 @@ class SoftCrossEntropy(LossOfLogits):
         if y.is_floating_point():
             q = _probabilities(outputs, y)
         else:
-            checks.check_labels(y, outputs)
+            checks.check_labels(y)
             checks.check_logits(outputs, y)
             q = F.one_hot(y.long(), outputs.shape[1]).to(outputs)
         return (1 - self.label_smoothing) * q + self.label_smoothing / outputs.shape[1]
