@@ -6,6 +6,7 @@ parts = repro.knockouts(model, data)       # G without each of its four parts
 found.plot(); parts.plot()                 # as in the paper's Figures 4 and 5
 exact = repro.exact_spectrum(model, data)  # every eigenvalue of G, and which of its parts each comes from
 exact.eigenvalues; exact.shares; exact.without("class"); exact.plot()
+repro.spectrum(model, data, loss=nn.MSELoss())  # Hess, G and E of any loss; class structure is of the cross-entropy
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from repro.curvature import cross_class, exact
+from repro.curvature.other_losses import LossLike
 from repro.figures import FIGURES, find_figure
 from repro.figures.fig03_hessian_spectrum import draw_spectra
 from repro.figures.results import Results
@@ -139,11 +141,14 @@ def load(path: str | Path) -> Measured:
     return Measured(Cell(*cell) if cell else None, found.arrays, found.provenance)
 
 
-def spectrum(model: nn.Module, data: Data, test: Data | None = None, **settings: Any) -> Measured:
+def spectrum(
+    model: nn.Module, data: Data, test: Data | None = None, *, loss: LossLike = None, **settings: Any
+) -> Measured:
     """Outliers and densities of Hess, G and E = Hess − G (Sections 4 and 5): `measure("hessian_spectrum", ...)`.
 
     The spectra are train_hessian, train_gauss_newton, train_residual, and with `test` also test_hessian. The settings
-    are those of `repro.measurements.hessian_spectrum.Settings`.
+    are those of `repro.measurements.hessian_spectrum.Settings`. `loss` is that of `Network`: the cross-entropy, or
+    another with the targets that it takes.
 
     >>> import torch, repro
     >>> from torch import nn
@@ -156,18 +161,21 @@ def spectrum(model: nn.Module, data: Data, test: Data | None = None, **settings:
     >>> found.outliers("train_gauss_newton").shape  # one eigenvalue per class
     (3,)
     """
-    return measure("hessian_spectrum", Network(model, data, test), **settings)
+    return measure("hessian_spectrum", Network(model, data, test, loss=loss), **settings)
 
 
-def knockouts(model: nn.Module, data: Data, **settings: Any) -> Measured:
+def knockouts(model: nn.Module, data: Data, *, loss: LossLike = None, **settings: Any) -> Measured:
     """The spectrum of G, of G without each of its four parts, and the eigenvalues of the parts (Section 6).
 
     `measure("gauss_newton_knockouts", ...)`; the spectra are full, class, cross, within, same.
+
+    Raises:
+        ValueError: another `loss` than the cross-entropy of class labels, here and below.
     """
-    return measure("gauss_newton_knockouts", Network(model, data), **settings)
+    return measure("gauss_newton_knockouts", Network(model, data, loss=loss), **settings)
 
 
-def exact_spectrum(model: nn.Module, data: Data, **settings: Any) -> ExactSpectrum:
+def exact_spectrum(model: nn.Module, data: Data, *, loss: LossLike = None, **settings: Any) -> ExactSpectrum:
     """Every eigenvalue of G, exactly, what each of its four parts contributes, and G without its parts (Section 6).
 
     Work and memory follow from N examples and C classes alone, some (N C)^3 operations and 24 (N C)^2 bytes, however
@@ -189,15 +197,18 @@ def exact_spectrum(model: nn.Module, data: Data, **settings: Any) -> ExactSpectr
     >>> bool((exact.shares.dropna().sum(axis=1) - 1).abs().max() < 1e-9)  # NaN where an eigenvalue is zero
     True
     """
-    return exact.exact_spectrum(model, Network(model, data).batches(), **settings)
+    network = Network(model, data, loss=loss)
+    network.check_class_structure("exact_spectrum")
+    return exact.exact_spectrum(model, network.batches(), **settings)
 
 
-def class_structure(model: nn.Module, data: Data) -> cross_class.ClassStructure:
+def class_structure(model: nn.Module, data: Data, *, loss: LossLike = None) -> cross_class.ClassStructure:
     """The four-term decomposition of G (Eq. 6.4) as operators; C² x P numbers of memory.
 
     `.class_part`, `.cross_part`, `.same_part`, and with G a GaussNewton of the same data `.within_part(G)`.
     """
-    network = Network(model, data)
+    network = Network(model, data, loss=loss)
+    network.check_class_structure("class_structure")
     network.check_every_class()
     return cross_class.class_structure(model, network.batches())
 
@@ -210,15 +221,19 @@ def measure(name: str, network: Network, **settings: Any) -> Measured:
         settings: fields of the class `Settings` beside its function, in place of their defaults.
 
     Raises:
-        ValueError: no measurement of that name, no network measured by it, or a value that a setting cannot have.
+        ValueError: no measurement of that name, no network measured by it, a value that a setting cannot have, or a
+            network with a loss that it is not of.
         TypeError: a setting that it does not have.
     """
     measurement = find_measurement(name)
     if not measurement.of_network:
         raise ValueError(f"{name} measures no network; call repro.measurements.{name}.measure(Settings())")
+    if not measurement.any_loss:
+        network.check_class_structure(name)
     chosen = make_settings(measurement.settings, settings, name)
     start = time.perf_counter()
     arrays = measurement.measure(network, chosen)
     made = provenance(network.train.labels.device, time.perf_counter() - start)
     made |= {"measurement": {"name": name, **asdict(chosen)}, "epochs": network.epochs}
+    made |= {"loss": network.loss.name}
     return Measured(network.cell, arrays, made)

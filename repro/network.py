@@ -1,4 +1,4 @@
-"""A trained classifier with its data: the one thing that every measurement takes.
+"""A trained network with its data and loss: the one thing that every measurement takes.
 
 The library makes it of a user's model and tensors, the pipeline of a selected run or a weights file.
 """
@@ -14,21 +14,25 @@ from torch.utils.data import DataLoader, Dataset
 
 from repro.curvature import checks
 from repro.curvature.function import check_fixed_function, check_gradients
+from repro.curvature.loss import Loss, SoftmaxCrossEntropy
+from repro.curvature.other_losses import LossLike, find_loss
 from repro.data import Split
 from repro.storage.results import Cell
 
 Data = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor] | Dataset[Any]
+USUAL_OUTLIERS = 10  # most eigenpairs that are taken out of a spectrum by default where there are no classes (ours)
 
 
 class Network:
-    """A trained classifier with its data, checked.
+    """A trained classifier, or network with another loss, with its data, checked.
 
     The data are read once, in their order, and held on the model's device.
 
     Attributes:
-        model: as given; the mean cross-entropy of its logits is what curvature is taken of.
+        model: as given; the mean loss of its outputs is what curvature is taken of.
+        loss: of an example, by default the cross-entropy; class structure is of that one alone.
         train, test: the data as tensors; `test` is None if none were given.
-        classes: C, the number of logits.
+        classes: C, the number of logits; of another loss, the number of outputs of an example, 10 at most.
         weight_decay: of its training; the measurement `weights` needs it, no other uses it.
         epochs: of the checkpoints given, ascending.
         batch_size: examples per batch when curvature is averaged: it decides memory, not results.
@@ -45,6 +49,7 @@ class Network:
         checkpoints: Mapping[int, nn.Module] | None = None,
         batch_size: int = 256,
         cell: Cell | None = None,
+        loss: LossLike = None,
     ):
         """Check the model and its data; one pass over each.
 
@@ -53,6 +58,10 @@ class Network:
             train, test: tensors (inputs, labels), a Dataset of such pairs, a DataLoader, or a list of batches.
             checkpoints: networks by epoch, for the measurements `dynamics` and `alignment_dynamics`; a mapping may load
                 them when they are asked for.
+            loss: None for the cross-entropy of class labels, or of probabilities of the classes [B, C]; nn.MSELoss(),
+                nn.BCEWithLogitsLoss(), nn.CrossEntropyLoss(...), or any function (outputs, targets) -> its mean over
+                the examples, see `repro.curvature.other_losses.find_loss`. Then the data are pairs (inputs, targets)
+                that it takes, and the model is any that returns outputs [B, ...].
 
         Raises:
             TypeError: data in another form, or a model that is no nn.Module.
@@ -66,13 +75,11 @@ class Network:
         self._checkpoints: Mapping[int, nn.Module] = checkpoints or {}
         self.epochs = sorted(self._checkpoints)
         check_model(model)
-        self.train = _read(model, train, batch_size)
-        self.test = None if test is None else _read(model, test, batch_size)
+        self.train, self.loss = _read(model, train, batch_size, loss)
+        self.test = None if test is None else _read(model, test, batch_size, self.loss)[0]
         self.classes = self.train.classes
         check_fixed_function(model, self.train.images[:8])
         check_gradients(model, self.batches())
-        if self.classes < 2:
-            raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
         self.cell = cell or Cell("own data", type(model).__name__, len(self.train.labels) // self.classes)
         if isinstance(checkpoints, dict):  # at hand already; those that are loaded when asked for are checked then
             for epoch in self.epochs:
@@ -98,6 +105,20 @@ class Network:
             raise ValueError("no test data were given, and this is a measurement on test data: pass test=...")
         return chosen.batches(self.batch_size)
 
+    def check_class_structure(self, what: str) -> None:
+        """Refuse another loss than the plain cross-entropy of class labels for a measurement of class structure.
+
+        Raises:
+            ValueError: naming the measurement and the loss.
+        """
+        loss = self.loss
+        if not isinstance(loss, SoftmaxCrossEntropy) or loss.class_weights is not None:
+            weighted = " with class weights" if isinstance(loss, SoftmaxCrossEntropy) else ""
+            raise ValueError(
+                f"{what} is of the softmax cross-entropy of class labels, and this network's loss is the"
+                f" {loss.name}{weighted}: Hess, G and E of any loss are in repro.spectrum(..., loss=...)"
+            )
+
     def check_every_class(self) -> None:
         """Refuse training data that lack a class: class means need an example of each.
 
@@ -121,8 +142,8 @@ def check_model(model: nn.Module) -> None:
     checks.check_weights(parameters | {name: b for name, b in model.named_buffers() if b.dtype.is_floating_point})
 
 
-def _read(model: nn.Module, data: Any, batch_size: int) -> Split:
-    """The data as two tensors on the model's device; one pass to look at the logits."""
+def _read(model: nn.Module, data: Any, batch_size: int, loss: LossLike) -> tuple[Split, Loss]:
+    """The data as two tensors on the model's device, and their loss; one pass to look at the outputs."""
     like = next(model.parameters())
     try:
         batches = [_checked_batch(batch, like) for batch in _batches(data, batch_size)]
@@ -132,18 +153,20 @@ def _read(model: nn.Module, data: Any, batch_size: int) -> Split:
         raise TypeError(f"{error}; give the data set a transform that makes tensors, ToTensor() for images") from error
     if not batches:
         raise ValueError("no data: a mean over examples needs at least one batch")
-    x, y = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]).long()
-    classes = 0
+    x, y = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+    found, classes = find_loss(loss, y), 0
     with torch.no_grad():
         for inputs, labels in Split(x, y, 0).batches(batch_size):
             try:
-                logits = model(inputs)
+                outputs = model(inputs)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[:300]
                 raise ValueError(f"the model does not take inputs of shape {list(inputs.shape)}: {reason}") from error
-            checks.check_logits(logits, labels)
-            classes = logits.shape[1]
-    return Split(x, y, classes)
+            found.checked(outputs, labels)
+            classes = outputs[0].numel()
+    if isinstance(found, SoftmaxCrossEntropy):
+        return Split(x, y.long(), classes), found
+    return Split(x, y, min(classes, USUAL_OUTLIERS)), found
 
 
 def _batches(data: Any, batch_size: int) -> Iterable[Any]:
@@ -177,7 +200,7 @@ def _checked_batch(batch: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     x, y = (part.to(like.device) for part in batch)
     if x.dtype == torch.uint8:
         raise ValueError("the inputs are uint8: convert them to the model's dtype as in its training (ToTensor, ...)")
-    checks.check_batch(x, y, like)
+    checks.check_inputs(x, y, like)
     return x, y
 
 

@@ -113,10 +113,48 @@ def test_every_measurement_of_a_network_works_on_ones_own(problem, name):
     assert all(isinstance(array, np.ndarray | np.generic) for array in found.arrays.values())
 
 
+def test_spectra_of_another_loss(problem):
+    model, x, _ = problem
+    y = torch.randn(24, 3, dtype=torch.float64)
+    found = repro.spectrum(model, (x, y), (x, y), loss=nn.MSELoss(), **SMALL)
+    G = GaussNewton(model, [(x, y)], loss=nn.MSELoss())
+    exact = torch.linalg.eigvalsh(G.dense()).flip(0)[:3]
+    np.testing.assert_allclose(found.outliers("train_gauss_newton"), exact, rtol=1e-3)
+    assert found.provenance["loss"] == "mean squared error"
+    probes = repro.measure("density_probes", repro.Network(model, (x, y), loss=nn.MSELoss()), steps=8)
+    assert probes.spectrum("deflated").dim == G.dim
+
+
+def test_a_loss_without_g_is_refused_before_its_hessian_is_measured(problem, monkeypatch):
+    model, x, _ = problem
+    monkeypatch.setattr("repro.measurements.settings.LanczosSettings.estimate", None)
+    with pytest.raises(ValueError, match="not convex in the outputs"):
+        repro.spectrum(model, (x, torch.zeros(24, 3).double()), loss=lambda f, y: (f - y).square().log1p().mean())
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(weight=torch.ones(3).double()), nn.MSELoss(), nn.HuberLoss()])
+def test_class_structure_is_of_the_plain_cross_entropy(problem, loss):
+    model, x, y = problem
+    if not isinstance(loss, nn.CrossEntropyLoss):
+        y = nn.functional.one_hot(y, 3).double()
+    for call in (repro.knockouts, repro.exact_spectrum, repro.class_structure):
+        with pytest.raises(
+            ValueError, match="is of the softmax cross-entropy of class labels, and this netw"
+        ) as caught:
+            call(model, (x, y), loss=loss)
+        assert ".long()" not in str(caught.value)
+    network = repro.Network(model, (x, y), (x, y), loss=loss)
+    for name in OF_A_NETWORK:
+        if not find_measurement(name).any_loss:
+            with pytest.raises(ValueError, match=f"{name} is of the softmax cross-entropy of class labels"):
+                repro.measure(name, network)
+    with pytest.raises(ValueError, match=r"test_per_class, .* is of the softmax"):
+        repro.measure("hessian_spectrum", network, test_per_class=2)
+
+
 def test_figures_by_number(problem):
     model, x, y = problem
     found = repro.spectrum(model, (x, y), (x, y), **SMALL)
-    assert len(found.plot().axes) == 4  # all that was measured
     assert len(found.plot(3).axes) == 2  # training and test
     assert len(found.plot("4").axes) == 3
     with pytest.raises(ValueError, match="figure 5 is not drawn from hessian_spectrum, which gives 3, 4"):

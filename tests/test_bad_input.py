@@ -62,7 +62,7 @@ def test_models_in_train_mode(layer):
         (lambda z: z.argmax(dim=1), r"returns \[9\] for 9 examples: logits of shape \[examples, classes\]"),
         (lambda z: {"logits": z}, "returns dict for 9 examples"),
         (lambda z: z[:, :1], "1 logit.* at least 2 classes"),
-        (lambda z: z * float("inf"), "logits that are not finite"),
+        (lambda z: z * float("inf"), "outputs that are not finite"),
     ],
 )
 def test_models_that_are_no_fixed_classifier(function, sentence):
@@ -71,7 +71,7 @@ def test_models_that_are_no_fixed_classifier(function, sentence):
 
 
 def test_a_loss_that_overflows():
-    with refused("cross-entropy is inf although the logits are finite.*use float64"):
+    with refused("cross-entropy is inf although the outputs are finite.*use float64"):
         repro.spectrum(Function(lambda z: z.sign() * 3e38).eval(), (X, Y))
 
 
@@ -145,7 +145,7 @@ def test_checkpoints_of_another_architecture_than_the_model():
         ((X, nn.functional.one_hot(Y)), "exactly one label for each"),
         ([], "no data"),
         ((X.to(torch.uint8), Y), "inputs are uint8"),
-        ((X / 0, Y), "logits that are not finite"),
+        ((X / 0, Y), "outputs that are not finite"),
         (DataLoader(TensorDataset(X, Y), batch_size=4, drop_last=True), "drop_last=True"),
     ],
 )

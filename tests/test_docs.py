@@ -13,13 +13,25 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
-def test_the_tutorial_runs(tmp_path, monkeypatch):
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/tutorial.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) > 8
-    monkeypatch.chdir(tmp_path)
+def run_page(page):
+    """Execute the Python blocks of a page one after the other; their names."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "docs/tutorial.md", "exec"), names)
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def test_other_losses_run():
+    names = run_page("docs/how-to/own-network.md")
+    tops = [names[name].outliers("train_gauss_newton")[0] for name in ("squared", "multi_label", "huber", "smoothed")]
+    assert len(set(tops)) == len(tops)
+    assert min(tops) > 0
+
+
+def test_the_tutorial_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(run_page("docs/tutorial.md")) > 8
     written = {path.name for path in tmp_path.iterdir()}
     assert {"hessian_and_its_parts.png", "knockouts.png", "features.png", "spectrum.npz"} <= written
 

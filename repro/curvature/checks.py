@@ -75,8 +75,23 @@ def check_batch(x: Tensor, y: Tensor, like: Tensor) -> None:
     """Refuse a batch that does not fit the model's dtype and device (those of `like`), or without class labels.
 
     Raises:
-        ValueError: empty, on another device, of another dtype, or labels that are not one class index an example.
+        ValueError: as `check_inputs` and `check_labels`.
     """
+    check_inputs(x, y, like)
+    check_labels(y)
+
+
+def check_inputs(x: Tensor, y: Tensor, like: Tensor) -> None:
+    """Refuse inputs that do not fit the model's dtype and device (those of `like`), whatever the loss is.
+
+    Raises:
+        ValueError: on another device, of another dtype, no example, or no target for each.
+    """
+    if y.ndim == 0 or len(y) != len(x) or len(y) == 0:
+        raise ValueError(
+            f"a batch has inputs {list(x.shape)} and targets {list(y.shape)}: it takes at least one example and"
+            " exactly one label for each"
+        )
     if x.device != like.device or y.device != like.device:
         raise ValueError(
             f"the model is on {like.device}, the inputs are on {x.device} and the labels on {y.device}:"
@@ -86,13 +101,21 @@ def check_batch(x: Tensor, y: Tensor, like: Tensor) -> None:
         raise ValueError(
             f"the model is {like.dtype}, the inputs are {x.dtype}: convert one to the other with .to(dtype)"
         )
+
+
+def check_labels(y: Tensor) -> None:
+    """Refuse labels that are not one class index for each example.
+
+    Raises:
+        ValueError: no integers, or of several axes.
+    """
     if y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool:
-        raise ValueError(f"the labels are {y.dtype}: class indices are needed, convert them with .long()")
-    if y.ndim != 1 or len(y) != len(x) or len(y) == 0:
         raise ValueError(
-            f"a batch has inputs {list(x.shape)} and labels {list(y.shape)}: it takes at least one example and"
-            " exactly one label for each"
+            f"the labels are {y.dtype}: class indices are needed, as class structure is of the softmax cross-entropy of"
+            " class labels; for Hess, G and E another loss may be chosen, loss=nn.MSELoss() for regression"
         )
+    if y.ndim != 1:
+        raise ValueError(f"a batch has labels {list(y.shape)}: it takes exactly one label for each example, [examples]")
 
 
 def check_logits(logits: Tensor, y: Tensor, like: Tensor | None = None) -> None:
@@ -109,17 +132,12 @@ def check_logits(logits: Tensor, y: Tensor, like: Tensor | None = None) -> None:
         raise ValueError(
             f"the model returns {found} for {len(y)} examples: logits of shape [examples, classes] are needed"
         )
-    if logits.dtype not in ([torch.float32, torch.float64] if like is None else [like.dtype]):
-        raise ValueError(
-            f"the model returns logits of {logits.dtype}, so its products are no better: let its forward compute in the"
-            " dtype of its weights, without autocast and conversions"
-        )
     if logits.shape[1] < 2:
-        raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
-    if not torch.isfinite(logits).all():
         raise ValueError(
-            "the model returns logits that are not finite, so the loss has no curvature: check weights and inputs"
+            "the model has 1 logit: cross-entropy and its curvature need at least 2 classes; for one logit and binary"
+            " labels pass loss=nn.BCEWithLogitsLoss()"
         )
+    check_outputs(logits, y, like)
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= logits.shape[1]:
         raise ValueError(
@@ -128,14 +146,29 @@ def check_logits(logits: Tensor, y: Tensor, like: Tensor | None = None) -> None:
         )
 
 
-def warn_of_probabilities(model: nn.Module, logits: Tensor) -> None:
-    """Say once in the log if outputs are probabilities already, which the cross-entropy takes for logits."""
-    if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-4).all()):
-        warn_once(
-            model,
-            "the model's outputs are probabilities already, and the cross-entropy applies softmax to them once more:"
-            " leave the softmax out of the model, so that it returns logits",
+def check_outputs(outputs: Tensor, y: Tensor, like: Tensor | None = None) -> None:
+    """Refuse outputs that are not finite numbers for each of the examples that there are targets y for.
+
+    Args:
+        like: a tensor of the model's dtype, in which the outputs must be; None for float32 or float64.
+
+    Raises:
+        ValueError: no tensor, another number of examples, another dtype, or not finite, or targets that are not.
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != len(y) or outputs.numel() == 0:
+        found = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"the model returns {found} for {len(y)} targets: one tensor is needed, examples first")
+    if outputs.dtype not in ([torch.float32, torch.float64] if like is None else [like.dtype]):
+        raise ValueError(
+            f"the model returns outputs of {outputs.dtype}, so its products are no better: let its forward compute in"
+            " the dtype of its weights, without autocast and conversions"
         )
+    if not torch.isfinite(outputs).all():
+        raise ValueError(
+            "the model returns outputs that are not finite, so the loss has no curvature: check weights and inputs"
+        )
+    if not torch.isfinite(y).all():
+        raise ValueError("the targets hold values that are not finite: remove those examples from the data")
 
 
 def warn_once(model: nn.Module, sentence: str) -> None:
@@ -163,15 +196,15 @@ def check_class_weights(weights: Tensor | None, classes: int, like: Tensor) -> N
         raise ValueError("class_weights must be finite and not negative")
 
 
-def check_loss(loss: float) -> None:
-    """Refuse a loss that overflows although the logits are finite.
+def check_loss(loss: float, name: str) -> None:
+    """Refuse a loss that overflows although the outputs are finite.
 
     Raises:
         ValueError: not finite.
     """
     if not math.isfinite(loss):
         raise ValueError(
-            f"the mean cross-entropy is {loss} although the logits are finite: they are too large; check weights and"
+            f"the mean {name} is {loss} although the outputs are finite: they are too large; check weights and"
             " inputs, or use float64"
         )
 

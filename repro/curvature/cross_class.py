@@ -246,9 +246,9 @@ def check_has_parts(G: RiskOperator) -> None:
     """Refuse a G that the decomposition (6.4) is not of.
 
     Raises:
-        ValueError: it has weight decay or class weights.
+        ValueError: it has weight decay or class weights, or is of another loss than the cross-entropy of class labels.
     """
-    if G.weight_decay or G.class_weights is not None:
+    if G.weight_decay or G.cross_entropy().class_weights is not None:
         raise ValueError("G has weight decay or class weights, which its parts do not have: compute a G without them")
 
 

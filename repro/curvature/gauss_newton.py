@@ -1,4 +1,4 @@
-"""The Gauss-Newton part of the Hessian of the mean cross-entropy (Papyan 2020, Section 6)."""
+"""The Gauss-Newton part of the Hessian of the mean loss (Papyan 2020, Section 6)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from repro.curvature.derivatives import Derivatives, Recorded
-from repro.curvature.loss import curvature
 from repro.curvature.proof import Need
 from repro.curvature.risk import RiskOperator
 
 
 class GaussNewton(RiskOperator):
-    """G = 1/N Σ_i J_i^T (diag(p_i) − p_i p_i^T) J_i (plus weight decay times the identity).
+    """G = 1/N Σ_i J_i^T (∂²ℓ/∂f²)_i J_i (plus weight decay times the identity), positive semidefinite.
 
-    For the softmax cross-entropy G is also the Fisher information matrix, so it is positive semidefinite and does not
-    depend on the labels, unless class weights make it do so.
+    For the softmax cross-entropy ∂²ℓ/∂f² = diag(p) − p p^T. There G is also the Fisher information matrix, and does not
+    depend on the labels unless class weights make it do so.
+
+    Raises:
+        ValueError: as `RiskOperator`, and a loss that is not convex in the outputs.
 
     >>> import torch
     >>> from torch import nn
@@ -34,20 +36,20 @@ class GaussNewton(RiskOperator):
         return torch.linspace(0.5, 1.5, logits.numel()).to(logits).view_as(logits).requires_grad_()
 
     def add_product(self, derivatives: Derivatives, recorded: Recorded, y: Tensor) -> None:
-        """J v first, then (diag(p) − p p^T) times it, then J^T of that: all from the graph of J^T u and the logits."""
-        p = recorded.logits.detach().softmax(dim=1)  # [B, C]
-        derivatives.add_pull_back(recorded, self.weights(y) * curvature(p, derivatives.tangent(recorded)))
+        """J v first, then ∂²ℓ/∂f² times it, then J^T of that: all from the graph of J^T u and the logits."""
+        curved = self.loss_function.curvature(recorded.logits.detach(), y, derivatives.tangent(recorded))
+        derivatives.add_pull_back(recorded, self.weights(y) * curved)
 
     def tangents(self, V: Tensor) -> Tensor:  # [P, K] -> [K, N, C]
         """J_i v of each example i, in the order of the data, and each column v."""
         derivatives = self._ready(V)
-        rows, classes = V.detach().T.contiguous(), self.probabilities.shape[1]
+        rows = V.detach().T.contiguous()
         unused = torch.empty_like(rows[0])
         found = []
         with derivatives.active():
-            for i, (_, y) in enumerate(self.data):
+            for i, outputs in enumerate(self.outputs):
                 recorded = self._recorded(derivatives, i)
-                of_batch = rows.new_zeros(len(rows), len(y), classes)
+                of_batch = rows.new_zeros(len(rows), *outputs.shape)
                 for v, Jv in zip(rows, of_batch):
                     with derivatives.along(v, unused, first=False):
                         if recorded is not None:

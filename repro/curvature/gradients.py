@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.curvature import checks
-from repro.curvature.batches import Batches, batch_list, by_class
+from repro.curvature.batches import Batches, by_class, checked_batches
 from repro.curvature.evaluation import evaluation
 from repro.curvature.loss import errors
 from repro.curvature.origin import Origin, origin_of
@@ -51,7 +51,7 @@ def cross_class_sums(
         ValueError: no data, a model in train mode, unfit parameters, inputs or labels, see `checks`; a network whose
             gradients are not its derivatives, see `repro.curvature.proof`.
     """
-    model, data = unwrapped(model), batch_list(data)
+    model, data = unwrapped(model), list(checked_batches(unwrapped(model), data))
     checks.check_deterministic(model)
     target = _Target(model, parameters, entries)
     weights = {name: tensor.detach() for name, tensor in tensors_of(model).items()}

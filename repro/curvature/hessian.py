@@ -1,6 +1,8 @@
-"""The Hessian of the mean cross-entropy, and what the Gauss-Newton part leaves of it (Papyan 2020, Section 5)."""
+"""The Hessian of the mean loss, and what the Gauss-Newton part leaves of it (Papyan 2020, Section 5)."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,6 +23,8 @@ class Hessian(RiskOperator):
     torch.Size([67])
     """
 
+    convex: ClassVar[bool] = False
+
     def cotangent(self, logits: Tensor, y: Tensor) -> Tensor:  # [B, C], [B] -> [B, C]
         """u = ∂ risk/∂f, so that J^T u is the gradient."""
         return self.errors(logits, y)
@@ -31,10 +35,12 @@ class Hessian(RiskOperator):
 
 
 class HessianResidual(Hessian):
-    """E = Hess − G = 1/N Σ_i Σ_k (p_{i,k} − 1[k = y_i]) ∂²f_k(x_i)/∂θ², at the cost of one Hessian product.
+    """E = Hess − G = 1/N Σ_i Σ_k (∂ℓ_i/∂f_k) ∂²f_k(x_i)/∂θ², at the cost of one Hessian product.
 
-    Weight decay belongs to G and is not part of E.
+    For the softmax cross-entropy ∂ℓ_i/∂f_k = p_{i,k} − 1[k = y_i]. Weight decay belongs to G and is not part of E.
     """
+
+    convex: ClassVar[bool] = True
 
     def cotangent(self, logits: Tensor, y: Tensor) -> Tensor:  # [B, C], [B] -> [B, C]
         """The same u, held fixed: what is left of the derivative is that of the network alone."""

@@ -1,4 +1,4 @@
-"""Second derivatives of the mean cross-entropy of a classifier as linear operators (Papyan 2020, Sections 4-6).
+"""Second derivatives of the mean loss of a network, by default the cross-entropy, as linear operators (Sections 4-6).
 
 The weights and the data stand still during a spectrum, so what does not depend on the vector multiplied is computed
 once: the graph of J^T u is kept for as many batches as `memory_budget` holds, and rebuilt in each product for the rest.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import ClassVar
 
@@ -22,8 +22,9 @@ from repro.curvature import checks
 from repro.curvature.batches import Batches, batch_list
 from repro.curvature.derivatives import Derivatives, DoubleBackward, Intercepted, Recorded
 from repro.curvature.function import logits_of
-from repro.curvature.loss import ErrorsOfLogits, cross_entropies
+from repro.curvature.loss import SoftmaxCrossEntropy
 from repro.curvature.origin import Origin, origin_of
+from repro.curvature.other_losses import LossLike, find_loss
 from repro.curvature.parameters import Parameters, Selection, state_of, unwrapped
 from repro.curvature.proof import Need, prove
 from repro.linalg.operator import LinearOperator
@@ -32,34 +33,37 @@ log = logging.getLogger(__name__)
 
 
 class RiskOperator(LinearOperator):
-    """1/N Σ_i of a second derivative of example i's cross-entropy; subclasses say which.
+    """1/N Σ_i of a second derivative of example i's loss; subclasses say which.
 
     The weights are copied at construction: what becomes of the model later does not change the matrix. `data` is read
     once into a list (a shuffling loader is thereby fixed); its split into batches changes costs, not the matrix.
     Before the first product the ways to multiply prove themselves on this network, see `repro.curvature.proof`.
 
     Args:
-        model: any network that returns logits [B, C], in eval mode.
+        model: any network in eval mode; it returns logits [B, C], or what the loss takes.
         data: batches (inputs, labels) on the model's device.
         parameters: which parameters θ consists of, see `Parameters`. Those that the output does not depend on have
             zero rows.
         memory_budget: bytes that may be spent to keep graphs between products.
         weight_decay: adds its half times ‖θ‖² to the risk. The paper has none.
         class_weights: [C]; the mean over examples becomes Σ_i w_{y_i} ℓ_i / Σ_i w_{y_i}, as in `cross_entropy`.
+        loss: None for the softmax cross-entropy; nn.MSELoss(), nn.BCEWithLogitsLoss(), nn.CrossEntropyLoss(...), or any
+            function (outputs, targets) -> its mean over the examples, see `repro.curvature.other_losses.find_loss`.
 
     Attributes:
         parameters: the layout of the vectors [P].
         loss: value of the risk at θ, weight decay included.
-        probabilities: [N, C], softmax of the logits of every example; labels: [N].
-        mass: [C, C], probabilities added up by class and divided by N: the weights w_{c,c'} of the class structure.
+        loss_function: the loss of an example, a `repro.curvature.loss.Loss`.
+        outputs: of the network, one tensor for each batch.
         kept_bytes: memory that the graphs kept between products take, estimated from the first batch's.
 
     Raises:
-        ValueError: a model in train mode, non-finite weights or logits, unfit data; see `checks`. At the first product:
-            a network whose derivatives by autograd are not its derivatives.
+        ValueError: a model in train mode, non-finite weights or logits, unfit data; see `checks`. A loss that is no
+            mean over examples. At the first product: a network whose derivatives by autograd are not its derivatives.
     """
 
     need: Need = "curvature"
+    convex: ClassVar[bool] = True  # whether the loss must be convex in the outputs
     counted: ClassVar[int] = 0  # vectors that they and the remainders of G in this process have been multiplied by
 
     def __init__(
@@ -71,6 +75,7 @@ class RiskOperator(LinearOperator):
         memory_budget: int = 4 << 30,
         weight_decay: float = 0.0,
         class_weights: Tensor | None = None,
+        loss: LossLike = None,
     ):
         self.model = unwrapped(model)
         checks.check_deterministic(self.model)
@@ -78,14 +83,54 @@ class RiskOperator(LinearOperator):
         self._state = state_of(self.model)
         like = self._state[self.parameters.names[0]]
         super().__init__(like.new_empty(self.parameters.dim))
-        self.weight_decay, self.class_weights, self.memory_budget = weight_decay, class_weights, memory_budget
+        self.weight_decay, self.memory_budget = weight_decay, memory_budget
         self.data = batch_list(data)
+        self.loss_function = find_loss(loss, self.data[0][1], class_weights)
         self._derivatives: Derivatives | None = None  # how to multiply; not known before the first product
         self._kept: dict[int, Recorded | None] = {}
         self._keep = 0  # so many batches are kept
         self.kept_bytes = 0.0
         self._total_weight = 0.0
+        self.outputs: list[Tensor] = []
         self.loss = self._examine(like)
+
+    @cached_property
+    def labels(self) -> Tensor:  # [N]
+        """The class of every example.
+
+        Raises:
+            ValueError: as for `probabilities` and `mass`: the loss is another than the cross-entropy of class labels.
+        """
+        self.cross_entropy()
+        return torch.cat([y for _, y in self.data])
+
+    @cached_property
+    def probabilities(self) -> Tensor:  # [N, C]
+        """Softmax of the logits of every example."""
+        self.cross_entropy()
+        return torch.cat([logits.softmax(dim=1) for logits in self.outputs])
+
+    @cached_property
+    def mass(self) -> Tensor:  # [C, C]
+        """Probabilities added up by class and divided by N: the weights w_{c,c'} of the class structure."""
+        p, total = self.probabilities, self.probabilities.new_zeros(())
+        sizes = [len(y) for _, y in self.data]
+        for labels, some in zip(self.labels.split(sizes), p.split(sizes)):
+            total = total + one_hot(labels, p.shape[1]).to(p).T @ some / len(p)
+        return total
+
+    def cross_entropy(self) -> SoftmaxCrossEntropy:
+        """The loss, where it is the cross-entropy of class labels.
+
+        Raises:
+            ValueError: it is another.
+        """
+        if not isinstance(self.loss_function, SoftmaxCrossEntropy):
+            raise ValueError(
+                f"class structure is of the softmax cross-entropy of class labels, and this {type(self).__name__} is of"
+                f" the {self.loss_function.name}"
+            )
+        return self.loss_function
 
     def logits(self, x: Tensor) -> Tensor:  # -> [B, C]
         """The network at the weights of this operator, without a graph."""
@@ -104,7 +149,8 @@ class RiskOperator(LinearOperator):
 
     def origin(self) -> Origin:
         """By which a class structure of the same network and data is recognised."""
-        return origin_of(self.parameters.names, self._state, self._counts, self.mass)
+        counts = one_hot(self.labels, len(self.mass)).sum(dim=0)
+        return origin_of(self.parameters.names, self._state, counts, self.mass)
 
     def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
         RiskOperator.counted += V.shape[1]
@@ -138,13 +184,12 @@ class RiskOperator(LinearOperator):
         raise NotImplementedError
 
     def errors(self, logits: Tensor, y: Tensor) -> Tensor:  # [B, C], [B] -> [B, C]
-        """w (p − e_y), the derivative of the risk by the logits, as a function of these; w as in `weights`."""
-        return self.weights(y) * ErrorsOfLogits.apply(logits, y)
+        """w ∂ℓ/∂f, the derivative of the risk by the outputs, as a function of these; w as in `weights`."""
+        return self.weights(y) * self.loss_function.errors(logits, y)
 
     def weights(self, y: Tensor) -> Tensor | float:  # -> [B, 1] or one for all
         """Weights of examples in the mean, which sum to one over the data."""
-        weights = 1.0 if self.class_weights is None else self.class_weights[y][:, None]
-        return weights / self._total_weight
+        return self.loss_function.weights(y) / self._total_weight
 
     def _ready(self, V: Tensor) -> Derivatives:  # [P, K]
         """How to multiply, proved; vectors that do not fit are refused."""
@@ -184,31 +229,25 @@ class RiskOperator(LinearOperator):
     @torch.no_grad()
     def _examine(self, like: Tensor) -> float:
         """Pass over the data once: check it, add up the weights of the examples, return the risk."""
-        total, weight, examples = 0.0, 0.0, sum(len(y) for _, y in self.data)
-        self._counts, self.mass = like.new_zeros((), dtype=torch.int64), like.new_zeros(())
-        probabilities = []
+        total, weight, loss = 0.0, 0.0, self.loss_function
         for i, (x, y) in enumerate(self.data):
-            checks.check_batch(x, y, like)
-            self.data[i] = x, y = x, y.long()
-            logits = logits_of(self.model, x)
-            checks.check_logits(logits, y, like)
-            checks.check_class_weights(self.class_weights, logits.shape[1], like)
-            if i == 0:
-                checks.warn_of_probabilities(self.model, logits)
-            own = torch.ones_like(logits[:, 0]) if self.class_weights is None else self.class_weights[y]
-            total += float((own * cross_entropies(logits, y)).sum(dtype=torch.float64))
-            weight += float(own.sum(dtype=torch.float64))
-            labels = one_hot(y, logits.shape[1])  # [B, C]
-            self._counts = self._counts + labels.sum(dim=0)
-            probabilities.append(logits.softmax(dim=1))
-            self.mass = self.mass + labels.to(like).T @ probabilities[-1] / examples
+            checks.check_inputs(x, y, like)
+            outputs = logits_of(self.model, x)
+            y = loss.checked(outputs, y)
+            checks.check_outputs(outputs, y, like)
+            loss.prove(outputs, y, convex=self.convex)
+            if i == 0 and (doubt := loss.doubt(outputs)):
+                checks.warn_once(self.model, doubt)
+            total += float(loss.total(outputs, y))
+            weight += float(torch.as_tensor(loss.weights(y), dtype=torch.float64).expand(len(y), 1).sum())
+            self.data[i] = x, y
+            self.outputs.append(outputs)
         if weight == 0:
             raise ValueError(
                 "class_weights are zero for every class that occurs: the mean over examples is not defined"
             )
         self._total_weight = weight
-        self.probabilities, self.labels = torch.cat(probabilities), torch.cat([y for _, y in self.data])
-        checks.check_loss(total)
+        checks.check_loss(total, loss.name)
         chosen = (self._state[name] for name in self.parameters.names)
         decay = self.weight_decay / 2 * sum(float(tensor.square().sum()) for tensor in chosen)
         return total / weight + decay

@@ -1,6 +1,7 @@
 """One module for each kind of measurement: its VERSION, its Settings and its function `measure`.
 
-`measure(network, settings)` returns named arrays; a measurement of no network is a function of its settings alone.
+`measure(network, settings)` returns named arrays; a measurement of no network is a function of its settings alone. One
+that is not of the cross-entropy of class labels alone says so: ANY_LOSS = True.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Measurement(NamedTuple):
     measure: Callable[..., dict[str, np.ndarray]]
     settings: type[Any]  # a dataclass
     version: int  # raised by hand, beside the function, when a change of the code changes its numbers
+    any_loss: bool  # whether it is of networks with another loss too
 
     @property
     def of_network(self) -> bool:
@@ -42,7 +44,7 @@ def find_measurement(name: str) -> Measurement:
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"There is no measurement {name!r}.{hint} There are: {', '.join(MEASUREMENTS)}.")
     module = importlib.import_module(f"{__name__}.{name}")
-    return Measurement(name, module.measure, module.Settings, module.VERSION)
+    return Measurement(name, module.measure, module.Settings, module.VERSION, getattr(module, "ANY_LOSS", False))
 
 
 def products() -> int:

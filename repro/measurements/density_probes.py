@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from repro.network import Network
 
 
+ANY_LOSS = True
 VERSION = 2
 
 
@@ -39,7 +40,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         deflated_nodes, _weights [probes, M], _eigenvalues, _residuals, _converged, _deflated [k], _dim: see `spectrum`.
     """
     memory = settings.memory(network, outliers=settings.outliers, matrix="Hess")
-    hessian = Hessian(network.model, network.batches(), memory_budget=memory.graphs)
+    hessian = Hessian(network.model, network.batches(), memory_budget=memory.graphs, loss=network.loss)
     found = settings.estimate(hessian, outliers=settings.outliers, classes=network.classes, memory=memory)
     nodes, weights = quadrature(hessian, found.steps, settings.probes, settings.seed)
     return {"plain_nodes": nodes, "plain_weights": weights} | found.arrays("deflated")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from repro.network import Network
 
 VERSION = 2
+ANY_LOSS = True
 MATRICES = {"hessian": Hessian, "gauss_newton": GaussNewton, "residual": HessianResidual}
 
 
@@ -54,9 +55,14 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     if any(name.startswith("test") for name in names):
         arrays["test_examples"] = np.array(sum(len(y) for _, y in batches(network, "test", settings)))
     memory = settings.memory(network, outliers=settings.outliers, matrix="Hess, G and E")
+    if not network.loss.convex and any(not name.endswith("hessian") for name in names):
+        GaussNewton(
+            network.model, network.batches(), loss=network.loss
+        )  # refuses a loss without G before hours of Hess
     for name in names:
         split, _, matrix = name.partition("_")
-        A = MATRICES[matrix](network.model, batches(network, split, settings), memory_budget=memory.graphs)
+        data = batches(network, split, settings)
+        A = MATRICES[matrix](network.model, data, memory_budget=memory.graphs, loss=network.loss)
         arrays |= settings.estimate(A, outliers=settings.outliers, classes=network.classes, memory=memory).arrays(name)
     return arrays
 
@@ -66,6 +72,7 @@ def batches(network: Network, split: str, settings: Settings) -> list[tuple[Tens
     if split == "train" or network.test is None or settings.test_per_class is None:
         return network.batches(split)
     x, y = network.test.images, network.test.labels
+    network.check_class_structure("test_per_class, a number of examples of each class,")
     chosen = first_of_each_class(y, settings.test_per_class)
     return list(zip(x[chosen].split(network.batch_size), y[chosen].split(network.batch_size)))
 

@@ -54,7 +54,7 @@ def test_refuses_weights_that_are_not_finite(bad):
 
 
 def test_refuses_logits_that_are_not_finite():
-    with pytest.raises(ValueError, match="logits that are not finite"):
+    with pytest.raises(ValueError, match="outputs that are not finite"):
         Hessian(network(), [(X * 1e308 * 10, Y)])
 
 
