@@ -2,7 +2,7 @@
 
 For a network of your own: spectrum, knockouts, exact_spectrum, class_structure, measure, Network, and load for what was
 saved (see `repro.api`); top for leading eigenvalues alone, moments for trace, diagonal and Frobenius norm (see
-`repro.matrix`).
+`repro.matrix`); Tracker for curvature during training (see `repro.tracker`).
 """
 
 from importlib import import_module
@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from repro.api import Measured, class_structure, exact_spectrum, knockouts, load, measure, spectrum
     from repro.matrix import moments, top
     from repro.network import Network
+    from repro.tracker import Tracker
 
 __all__ = [
     "Measured",
     "Network",
+    "Tracker",
     "class_structure",
     "exact_spectrum",
     "knockouts",
@@ -25,7 +27,11 @@ __all__ = [
     "spectrum",
     "top",
 ]
-_ELSEWHERE = {"moments": "matrix", "top": "matrix"}  # the module of a name that is not in repro.api
+_ELSEWHERE = {
+    "Tracker": "tracker",
+    "moments": "matrix",
+    "top": "matrix",
+}  # the module of a name that is not in repro.api
 
 
 def __getattr__(name: str) -> Any:  # loads torch when one of these is used, not on `import repro`

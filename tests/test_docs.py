@@ -13,15 +13,28 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
-def test_the_tutorial_runs(tmp_path, monkeypatch):
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/tutorial.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) > 8
-    monkeypatch.chdir(tmp_path)
+def run_page(page):
+    """Execute the Python blocks of a page one after the other; their names."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "docs/tutorial.md", "exec"), names)
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def test_the_tutorial_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(run_page("docs/tutorial.md")) > 8
     written = {path.name for path in tmp_path.iterdir()}
     assert {"hessian_and_its_parts.png", "knockouts.png", "features.png", "spectrum.npz"} <= written
+
+
+def test_the_page_about_training_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_page("docs/how-to/during-training.md")
+    assert names["track"].frame()["epoch"].tolist() == [0, 2, 4]
+    assert names["curvature"].track.frame()["sharpness"].gt(0).tolist() == [True, True]
+    assert {path.name for path in tmp_path.iterdir()} == {"curvature.png"}
 
 
 def test_the_documentation_builds_without_a_warning(tmp_path):

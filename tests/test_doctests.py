@@ -16,6 +16,7 @@ WITH_EXAMPLES = (
     "repro.linalg.spectrum",
     "repro.matrix",
     "repro.spectra.record",
+    "repro.tracker",
 )
 
 

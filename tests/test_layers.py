@@ -25,8 +25,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "figures": {"spectra", "storage"},
     "report": {"figures", "spectra", "storage"},
     "pipeline": {"data", "figures", "measurements", "models", "network", "report", "storage", "training"},
+    "tracker": {"curvature", "figures", "linalg", "matrix", "measurements", "network"},
     "api": {"curvature", "figures", "measurements", "network", "spectra", "storage"},
-    "__init__": {"api", "matrix", "network"},
+    "__init__": {"api", "matrix", "network", "tracker"},
 }
 
 
