@@ -9,11 +9,13 @@ track.frame(); track.plot().savefig("curvature.png")
 
 from __future__ import annotations
 
+import inspect
 import logging
 import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -91,7 +93,9 @@ class Tracker:
 
         Raises:
             ValueError: a count below one, or fewer than two probes.
+            TypeError: an argument that neither this nor `repro.Network` has.
         """
+        inspect.signature(Network).bind(None, data, **network)
         for name, count, least in (("every", every, 1), ("examples", examples, 1), ("outliers", outliers, 1)):
             check_count(name, count, least=least)
         check_count("probes", probes, least=2)
@@ -108,9 +112,13 @@ class Tracker:
         """Measure the model as it is now, if `epoch` is one of those wanted.
 
         Raises:
-            TypeError, ValueError: at the first call, a model or data that `repro.Network` refuses. Later, when a
-                training has diverged for example, the reason is logged and the row is of NaN: a training goes on.
+            TypeError: the epoch is no whole number, or the model no nn.Module.
+            ValueError: at the first call, a model or data that `repro.Network` refuses. Later, when a training has
+                diverged for example, the reason is logged and the row is of NaN: the training goes on.
         """
+        if not isinstance(epoch, Integral) or not isinstance(model, nn.Module):
+            given = f"{type(model).__name__} and {epoch!r}"
+            raise TypeError(f"a torch.nn.Module and a whole number are needed, not {given}")
         if epoch % self.every:
             return
         begin = time.perf_counter()
@@ -196,6 +204,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     devices = {tensor.device for tensor in model.parameters()}
     gpus = [device for device in devices if device.type == "cuda"]
     python, numpy = random.getstate(), np.random.get_state()
+    own = [module._buffers for module in model.modules()]
+    held = [(at, name, buffer, buffer.clone()) for at in own for name, buffer in at.items() if buffer is not None]
     kind = "cuda" if gpus else "cpu"
     try:
         with torch.random.fork_rng(gpus), torch.inference_mode(False), torch.enable_grad(), own_precision(kind):
@@ -204,6 +214,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+        with torch.no_grad():
+            for at, name, buffer, before in held:  # a forward pass may count, or average, in eval mode too
+                at[name] = buffer
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
         for module, training in modes.items():
             module.training = training
 

@@ -33,7 +33,7 @@ def test_the_numbers_are_those_of_dense_matrices(problem):
     np.testing.assert_allclose([row[f"outlier_{i}"] for i in (1, 2, 3)], values.numpy(), rtol=1e-8)
     assert (row["epoch"], row["converged"]) == (3, 3)
     assert row["sharpness"] == row["outlier_1"]
-    assert row["loss"] == pytest.approx(float(cross_entropy(model(x), y)))
+    assert row["loss"] == pytest.approx(cross_entropy(model(x), y).item())
     assert abs(row["trace"] - float(H.trace())) < 4 * row["trace_error"]
     means = torch.linalg.qr(class_structure(model, [(x, y)]).class_means().T).Q
     assert row["class_overlap"] == pytest.approx(float((means.T @ vectors).square().sum() / 3), rel=1e-6)
@@ -72,6 +72,28 @@ def test_a_tracked_training_is_the_same_training():
     assert drawn == drawn_after
     for name, tensor in plain.state_dict().items():
         assert torch.equal(tensor, tracked.state_dict()[name]), name
+
+
+class Counting(nn.Module):
+    """Counts its passes in two buffers, one changed in place and one replaced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(4, 3)
+        self.register_buffer("in_place", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
+
+    def forward(self, x):
+        self.in_place += 1
+        self.replaced = self.replaced + 1
+        return self.map(x)
+
+
+def test_buffers_that_a_pass_changes_are_put_back():
+    model, x, y = Counting(), torch.randn(6, 4), torch.arange(6) % 3
+    before = dict(model.named_buffers())
+    repro.Tracker((x, y))(model, 0)
+    assert all(buffer is before[name] and buffer == 0 for name, buffer in model.named_buffers())
 
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
@@ -136,6 +158,18 @@ def test_some_of_the_data_evenly_spread():
     assert len(spread((x, y), 100)[0]) == len(spread(data, 100)) == 10
     batches = [(x, y)]
     assert spread(batches, 3) is batches
+
+
+def test_mistakes_get_a_sentence(problem):
+    model, x, y = problem
+    with pytest.raises(
+        TypeError, match="unexpected keyword argument 'step'"
+    ):  # before any training, not after an epoch
+        repro.Tracker((x, y), step=3)
+    track = repro.Tracker((x, y))
+    for mistaken, epoch in ((model.forward, 0), (model, 0.5)):
+        with pytest.raises(TypeError, match=r"a torch\.nn\.Module and a whole number are needed, not"):
+            track(mistaken, epoch)
 
 
 @pytest.mark.parametrize("setting", ["every", "examples", "outliers", "probes", "max_products"])

@@ -98,7 +98,7 @@ class Remainder(LinearOperator):
 def class_mean_span(G: GaussNewton) -> Tensor:  # -> [P, rank]
     """Orthonormal columns that span the class means g_c of the gradients; a class without examples adds none.
 
-    As Σ_{c'} p_{i,c'} g_{i,c,c'} = 0, w_c g_c is minus the sum of p_{i,c} g_{i,c,c} / N: of gradients for the own labels
+    As Σ_{c'} p_{i,c'} g_{i,c,c'} = 0, w_c g_c is minus the sum of p_{i,c} g_{i,c,c} / N, of gradients for the own label
     alone. Each is brought to the same length, as one of a class that is nearly certain is as much of the span. It takes
     a backward pass for each class, and N C² numbers beside the columns.
     """

@@ -72,8 +72,8 @@ def moments(A: LinearOperator, *, products: int = 40, memory_budget: int = 8 << 
     >>> round(float(found.trace.value)), round(float(found.frobenius_norm.value)), found.products
     (200, 1140, 40)
     """
-    if products < 4:
-        raise ValueError(f"products is {products}: moments take two for a basis and two random vectors at least")
+    if not isinstance(products, int) or products < 4:
+        raise ValueError(f"products is {products}: a whole number, at least 4, is needed")
     before, generator = A.products, torch.Generator().manual_seed(seed)
     fitting = memory_budget // (A.dim * torch.finfo(A.dtype).bits // 8)
     steps = max(2, min(products // 2, fitting))

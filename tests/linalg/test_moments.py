@@ -93,9 +93,10 @@ def test_single_precision_and_a_seed():
     assert repr(double.trace) == f"{double.trace.value:.4g} ± {double.trace.error:.2g}"
 
 
-def test_too_few_products():
-    with pytest.raises(ValueError, match="products is 3: moments take two"):
-        moments(matrix([]), products=3)
+@pytest.mark.parametrize("products", [3, 10.5])
+def test_too_few_products(products):
+    with pytest.raises(ValueError, match=f"products is {products}: a whole number, at least 4, is needed"):
+        moments(matrix([]), products=products)
 
 
 def test_the_trace_of_a_complement():
