@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from repro.curvature.batches import Batches
 from repro.curvature.exact import examine
 from repro.curvature.example_gradients import example_gradients
-from repro.curvature.layers import capture, factored_layers
+from repro.curvature.layers import capture
 from repro.curvature.parameters import Parameters, Selection, unwrapped
 from repro.curvature.row_gram import small_batches
-from repro.curvature.row_plan import TEMPORARY
+from repro.curvature.row_plan import TEMPORARY, plain_layers
 from repro.curvature.softmax_root import SoftmaxRoot
 
 
@@ -40,14 +40,16 @@ def gauss_newton_diagonal(model: nn.Module, data: Batches, *, parameters: Select
     >>> torch.allclose(gauss_newton_diagonal(model, data), GaussNewton(model, data).dense().diagonal())
     True
     """
-    model, layout = unwrapped(model), Parameters(unwrapped(model), parameters)
-    examples = examine(model, data)
-    layers = _once(model, examples.data[0][0], layout)
-    rest = [name for name in layout.names if name.rpartition(".")[0] not in layers]
-    own = dict(model.named_parameters())
+    model = unwrapped(model)
+    examples, layout = examine(model, data), Parameters(model, parameters)
+    plain = plain_layers(model, examples.data[0][0][:1], layout, examples.classes - 1)
+    layers = {layer.name: layer for layer in plain if layer.positions == 1}
+    taken = {name for layer in layers.values() for name in layer.parameters}
+    rest = [name for name in layout.names if name not in taken]
+    own, like = dict(model.named_parameters()), next(model.parameters())
     found = {name: torch.zeros_like(own[name], dtype=torch.float64) for name in layout.names}
-    numbers = sum(D + 2 * O for D, O in layers.values()) + 2 * sum(own[name].numel() for name in rest)  # for a label
-    like = next(model.parameters())
+    numbers = sum(D + 2 * O for D, O in (layer.whole for layer in layers.values()))  # for each label
+    numbers += 2 * sum(own[name].numel() for name in rest)
     for x, place in small_batches(examples.data, 8 * examples.classes * numbers, TEMPORARY[like.device.type]):
         root = SoftmaxRoot(examples.root.log_p[place])
         weights = root.scale.square() / len(examples.labels)  # [B, C-1]
@@ -61,17 +63,10 @@ def gauss_newton_diagonal(model: nn.Module, data: Batches, *, parameters: Select
     return layout.flatten(found)
 
 
-def _once(model: nn.Module, x: Tensor, layout: Parameters) -> dict[str, tuple[int, int]]:
-    """Layers that act at one position of each example, with their features and outputs, where all of θ is theirs."""
-    if any(module.training for module in model.modules()):  # `capture` refuses these, though `checks` allows them
-        return {}
-    sizes = factored_layers(model, torch.cat([x[:1], x[:1]]))
-    return {name: (D, O) for name, (T, D, O) in sizes.items() if T == 1 and f"{name}.weight" in layout.slices}
-
-
 def _add_layers(
     found: dict[str, Tensor], model: nn.Module, x: Tensor, layers: list[str], root: SoftmaxRoot, weights: Tensor
 ) -> None:
+    """The part of one batch in the diagonal of layers that act at one position."""
     seen = capture(model, x, layers, bias=True)
     for name in layers:
         errors = root.combine(seen.delta[name])[:, :, 0].double()  # [B, C-1, O]
