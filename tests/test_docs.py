@@ -36,6 +36,14 @@ def test_the_tutorial_runs(tmp_path, monkeypatch):
     assert {"hessian_and_its_parts.png", "knockouts.png", "features.png", "spectrum.npz"} <= written
 
 
+def test_the_page_about_training_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_page("docs/how-to/during-training.md")
+    assert names["track"].frame()["epoch"].tolist() == [0, 2, 4]
+    assert names["curvature"].track.frame()["sharpness"].gt(0).tolist() == [True, True]
+    assert {path.name for path in tmp_path.iterdir()} == {"curvature.png"}
+
+
 def test_the_documentation_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]

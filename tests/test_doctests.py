@@ -8,11 +8,15 @@ import pytest
 WITH_EXAMPLES = (
     "repro.api",
     "repro.curvature.cross_class",
+    "repro.curvature.diagonal",
     "repro.curvature.gauss_newton",
     "repro.curvature.hessian",
     "repro.linalg.eigenpairs",
+    "repro.linalg.moments",
     "repro.linalg.spectrum",
+    "repro.matrix",
     "repro.spectra.record",
+    "repro.tracker",
 )
 
 

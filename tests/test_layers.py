@@ -21,11 +21,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"storage"},
     "network": {"curvature", "data", "storage"},
     "measurements": {"curvature", "linalg", "network", "spectra"},
+    "matrix": {"curvature", "linalg", "measurements", "network"},
     "figures": {"spectra", "storage"},
     "report": {"figures", "spectra", "storage"},
     "pipeline": {"data", "figures", "measurements", "models", "network", "report", "storage", "training"},
+    "tracker": {"curvature", "figures", "linalg", "matrix", "measurements", "network"},
     "api": {"curvature", "figures", "measurements", "network", "spectra", "storage"},
-    "__init__": {"api", "network"},
+    "__init__": {"api", "matrix", "network", "tracker"},
 }
 
 

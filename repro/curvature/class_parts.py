@@ -23,9 +23,9 @@ from torch.nn.functional import one_hot
 
 from repro.curvature.cross_class import SPANNED_PARTS, SpannedPart, check_has_parts, class_totals, inverse_root
 from repro.curvature.gauss_newton import GaussNewton
-from repro.curvature.loss import curvature
+from repro.curvature.loss import curvature, errors
 from repro.curvature.risk import RiskOperator
-from repro.linalg.operator import LinearOperator
+from repro.linalg.operator import LinearOperator, orthonormal_basis
 
 
 class ClassParts:
@@ -93,6 +93,22 @@ class Remainder(LinearOperator):
         taken = torch.einsum("cij,kcj->kci", self.M, parts.sums(parts.weighted(t)))
         t -= torch.einsum("nc,kci->kni", parts.members, taken).to(t)
         return parts.G.pull_back(parts.weighted(t) / parts.examples)
+
+
+def class_mean_span(G: GaussNewton) -> Tensor:  # -> [P, rank]
+    """Orthonormal columns that span the class means g_c of the gradients; a class without examples adds none.
+
+    As Σ_{c'} p_{i,c'} g_{i,c,c'} = 0, w_c g_c is minus the sum of p_{i,c} g_{i,c,c} / N, of gradients for the own label
+    alone. Each is brought to the same length, as one of a class that is nearly certain is as much of the span. It takes
+    a backward pass for each class, and N C² numbers beside the columns.
+    """
+    y = G.labels
+    own = G.probabilities.gather(1, y[:, None]) * errors(G.probabilities, y)  # [N, C]
+    members = one_hot(y, own.shape[1]).to(own)
+    members = members[:, members.any(dim=0)]
+    columns = G.pull_back(members.T[:, :, None] * own)
+    lengths = columns.norm(dim=0)
+    return orthonormal_basis(columns[:, lengths > 0] / lengths[lengths > 0])
 
 
 def row_factors(weights: Tensor) -> Tensor:  # [C, C] -> [C, C, C]

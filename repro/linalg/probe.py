@@ -1,4 +1,4 @@
-"""Random probes of an operator: reproducible Gaussian vectors, and the check of symmetry that every run makes."""
+"""Random probes of an operator: reproducible random vectors, and the check of symmetry that every run makes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def random_vectors(A: LinearOperator, columns: int, generator: torch.Generator) 
     for row in V:
         row.copy_(torch.randn(A.dim, dtype=torch.float64, generator=generator))
     return V.T
+
+
+def random_signs(A: LinearOperator, generator: torch.Generator) -> Tensor:  # -> [P]
+    """Independent entries of 1 and −1 with even chances, in the dtype and on the device of A; drawn on the CPU."""
+    bits = torch.randint(2, (A.dim,), dtype=torch.int8, generator=generator).to(A.device)
+    return bits.to(A.dtype).mul_(2).sub_(1)
 
 
 def inner(u: Tensor, v: Tensor) -> float:  # [P], [P]
