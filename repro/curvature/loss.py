@@ -96,8 +96,8 @@ class Loss:
         """(∂²ℓ/∂f²) a of each example, without a graph."""
         raise NotImplementedError
 
-    def doubt(self, outputs: Tensor) -> str:
-        """A sentence where the outputs are likely not what the loss takes them for; empty otherwise."""
+    def doubt(self, outputs: Tensor, y: Tensor) -> str:
+        """A sentence where this loss of these outputs is likely not what is meant; empty otherwise."""
         return ""
 
     def prove(self, outputs: Tensor, y: Tensor, *, convex: bool) -> None:
@@ -117,7 +117,7 @@ class LossOfLogits(Loss):
     def curvature(self, outputs: Tensor, y: Tensor, a: Tensor) -> Tensor:
         return curvature(outputs.softmax(dim=1), a)
 
-    def doubt(self, outputs: Tensor) -> str:
+    def doubt(self, outputs: Tensor, y: Tensor) -> str:
         if bool((outputs >= 0).all()) and bool(((outputs.sum(dim=1) - 1).abs() < 1e-4).all()):
             return (
                 "the model's outputs are probabilities already, and the cross-entropy applies softmax to them once"

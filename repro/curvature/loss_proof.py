@@ -17,7 +17,7 @@ from torch import Tensor
 from repro.curvature.loss import Loss
 
 EXAMPLES = 8  # on which single losses and derivatives are compared
-DIRECTIONS = 64  # of one example's outputs along which convexity is tried: all, up to so many
+DIRECTIONS = 32  # of one example's outputs along which convexity is tried: all, up to so many
 
 
 def prove(loss: Loss, outputs: Tensor, y: Tensor, *, convex: bool) -> None:
@@ -29,36 +29,37 @@ def prove(loss: Loss, outputs: Tensor, y: Tensor, *, convex: bool) -> None:
     Raises:
         ValueError: one sentence says what it is not.
     """
-    outputs, y = _in_double(loss, outputs, y)
-    _check_mean(loss, outputs, y)
-    errors = loss.errors(outputs, y)
-    if not bool(torch.isfinite(errors).all()):
+    outputs, y, precision = _in_double(loss, outputs, y)
+    _check_mean(loss, outputs, y, precision)
+    first, second = loss.errors(outputs, y), loss.curvature(outputs, y, torch.ones_like(outputs))
+    if not bool(torch.isfinite(first).all() and torch.isfinite(second).all()):
         raise ValueError(
             f"the derivatives of the loss {loss.name} by the outputs are not finite: look for a root, norm, logarithm"
             " or quotient that it takes at zero"
         )
-    _check_derivatives(loss, outputs[:EXAMPLES], y[:EXAMPLES])
+    _check_derivatives(loss, outputs[:EXAMPLES], y[:EXAMPLES], precision)
     if convex:
         _check_convex(loss, outputs, y)
 
 
-def _in_double(loss: Loss, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _in_double(loss: Loss, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor, torch.dtype]:
+    """Outputs and targets in the precision in which the loss is tried, and that precision."""
     wide = outputs.double(), y.double() if y.is_floating_point() else y
     try:
         loss.errors(*wide)
+        return *wide, loss.total(*wide).dtype
     except ValueError:  # it holds tensors of the network's precision
-        return outputs, y
-    return wide
+        return outputs, y, loss.total(outputs, y).dtype
 
 
-def _check_mean(loss: Loss, outputs: Tensor, y: Tensor) -> None:
+def _check_mean(loss: Loss, outputs: Tensor, y: Tensor, precision: torch.dtype) -> None:
     whole = torch.arange(len(y), device=y.device)
     few = whole[:EXAMPLES]
     for examples, parts in ((whole, whole.tensor_split(2)), (few, few.split(1))):
         parts = [part for part in parts if len(part)]
         found = loss.total(outputs[examples], y[examples])
         totals = torch.stack([loss.total(outputs[part], y[part]) for part in parts])
-        allowed = torch.finfo(outputs.dtype).eps ** 0.5 * float(totals.abs().sum())
+        allowed = torch.finfo(precision).eps ** 0.5 * float(totals.abs().sum())
         if abs(float(found - totals.sum())) <= allowed:
             continue
         means = sum(float(total) / len(part) for total, part in zip(totals, parts))
@@ -75,9 +76,9 @@ def _check_mean(loss: Loss, outputs: Tensor, y: Tensor) -> None:
         )
 
 
-def _check_derivatives(loss: Loss, outputs: Tensor, y: Tensor) -> None:
+def _check_derivatives(loss: Loss, outputs: Tensor, y: Tensor, precision: torch.dtype) -> None:
     """Steps are tried in turn, away from kinks at first; one that agrees is enough."""
-    steps, relative = ((1e-5, 1e-7, 1e-3), 1e-4) if outputs.dtype == torch.float64 else ((1e-2, 1e-3), 3e-2)
+    steps, relative = ((1e-5, 1e-7, 1e-3), 1e-4) if precision == torch.float64 else ((1e-2, 1e-3), 3e-2)
     generator = torch.Generator().manual_seed(0)
     size = float(outputs.norm()) / math.sqrt(outputs.numel()) or 1.0
     a, away = (size * torch.randn(outputs.shape, generator=generator).to(outputs) for _ in range(2))
@@ -85,7 +86,7 @@ def _check_derivatives(loss: Loss, outputs: Tensor, y: Tensor) -> None:
     for point in (outputs + 1e-3 * away, outputs):
         for step in steps:
             try:
-                objections.append(_objection(loss, point, y, a, step, relative))
+                objections.append(_objection(loss, point, y, a, step, relative, precision))
             except ValueError:  # the loss is not defined there
                 continue
             if not objections[-1]:
@@ -97,11 +98,13 @@ def _check_derivatives(loss: Loss, outputs: Tensor, y: Tensor) -> None:
         )
 
 
-def _objection(loss: Loss, f: Tensor, y: Tensor, a: Tensor, step: float, relative: float) -> str:
+def _objection(
+    loss: Loss, f: Tensor, y: Tensor, a: Tensor, step: float, relative: float, precision: torch.dtype
+) -> str:
     """Which derivatives along a differ from finite differences; empty if none."""
     values, errors = zip(*((loss.total(g, y), loss.errors(g, y).detach()) for g in (f + step * a, f - step * a)))
     found = loss.errors(f, y).detach()
-    rounding = 10 * torch.finfo(f.dtype).eps / step
+    rounding = 10 * torch.finfo(precision).eps / step
     allowed = relative * float(found.norm() * a.norm()) + rounding * float(values[0].abs())
     if not abs(float((values[0] - values[1]) / (2 * step) - (found * a).sum())) <= allowed:
         return "first"

@@ -29,12 +29,13 @@ def find_loss(given: Any, targets: Tensor, class_weights: Tensor | None = None) 
 
     Raises:
         TypeError: it is no function.
-        ValueError: it is a sum over examples, has settings that no mean over all examples has, or has no G.
+        ValueError: it is a sum over examples, or has settings that no mean over all examples has.
 
     >>> y = torch.tensor([0, 1, 1])
     >>> [find_loss(loss, y).name for loss in (None, nn.CrossEntropyLoss(label_smoothing=0.1), F.mse_loss, F.huber_loss)]
     ['cross-entropy', 'cross-entropy of soft labels', 'mean squared error', 'huber_loss']
     """
+    given = getattr(given, "_orig_mod", getattr(given, "_torchdynamo_orig_callable", given))  # what torch.compile wraps
     if isinstance(given, type) or not (given is None or isinstance(given, Loss) or callable(given)):
         shown = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
         raise TypeError(f"loss is {shown}: a function (outputs, targets) -> loss is needed, such as nn.MSELoss()")
@@ -42,11 +43,6 @@ def find_loss(given: Any, targets: Tensor, class_weights: Tensor | None = None) 
         raise ValueError("the loss adds up over examples, and curvature here is of their mean: use reduction='mean'")
     if class_weights is not None and isinstance(given, nn.CrossEntropyLoss):
         raise ValueError("class weights are given once: class_weights without loss, or nn.CrossEntropyLoss(weight=...)")
-    if given is F.nll_loss or isinstance(given, nn.NLLLoss):
-        raise ValueError(
-            "the loss is linear in log-probabilities, so that G would be zero: pass loss=nn.CrossEntropyLoss(), which"
-            " is the same loss of them"
-        )
     found = given if isinstance(given, Loss) else _by_formula(given, targets, class_weights) or CallableLoss(given)
     if class_weights is not None and not isinstance(found, SoftmaxCrossEntropy):
         raise ValueError(f"class_weights are of the cross-entropy of class labels, not of the {found.name}")
@@ -256,6 +252,15 @@ class CallableLoss(Loss):
         f = outputs.detach().requires_grad_()
         errors = self.errors(f, y)
         return self._derivative(errors, f, a, create_graph=False) if errors.requires_grad else torch.zeros_like(a)
+
+    def doubt(self, outputs: Tensor, y: Tensor) -> str:
+        along = torch.linspace(0.5, 1.5, outputs.numel()).to(outputs).view_as(outputs)
+        if not bool(self.curvature(outputs, y, along).any()):
+            return (
+                f"the loss {self.name} has no curvature in the outputs, so that G is zero and E is Hess: where they are"
+                " log-probabilities, nn.CrossEntropyLoss() is the same loss, and has one"
+            )
+        return ""
 
     def prove(self, outputs: Tensor, y: Tensor, *, convex: bool) -> None:
         loss_proof.prove(self, outputs, y, convex=convex)

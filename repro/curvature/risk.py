@@ -236,7 +236,7 @@ class RiskOperator(LinearOperator):
             y = loss.checked(outputs, y)
             checks.check_outputs(outputs, y, like)
             loss.prove(outputs, y, convex=self.convex)
-            if i == 0 and (doubt := loss.doubt(outputs)):
+            if i == 0 and (doubt := loss.doubt(outputs, y)):
                 checks.warn_once(self.model, doubt)
             total += float(loss.total(outputs, y))
             weight += float(torch.as_tensor(loss.weights(y), dtype=torch.float64).expand(len(y), 1).sum())

@@ -169,7 +169,6 @@ def weighted(f, y):
         (nn.MSELoss(reduction="none"), "real", r"returns \[7, 3\] for 7 examples: their mean is needed"),
         (weighted, "labels", "weighted of a batch is not the mean of .*look for class weights"),
         (nn.CrossEntropyLoss(weight=WEIGHT, label_smoothing=0.1), "labels", "not the mean .* look for class weights"),
-        (nn.NLLLoss(), "labels", "linear in log-probabilities.*loss=nn.CrossEntropyLoss"),
         (nn.CrossEntropyLoss(ignore_index=0), "labels", "ignore_index is 0: leave those examples out"),
         (
             Detached(),
@@ -179,6 +178,7 @@ def weighted(f, y):
         (cauchy, "real", "cauchy is not convex in the outputs: .* eigenvalue -0"),
         (lambda f, y: f.detach().mean() + 0 * y.sum(), "real", "cannot differentiate the loss <lambda> twice"),
         (lambda f, y: (f - f.detach()).abs().sqrt().mean() + 0 * y.mean(), "real", "are not finite: look for a root"),
+        (lambda f, y: (f - f.detach()).norm(dim=1).mean() + 0 * y.mean(), "real", "are not finite: look for a root"),
         (nn.GaussianNLLLoss(), "real", r"loss GaussianNLLLoss does not take outputs \[7, 3\] .*missing"),
         (lambda f, y: F.mse_loss(f, y).item(), "real", "returns float for 7 examples"),
         (nn.MSELoss(), "labels", r"returns \[7, 3\] and the targets are \[7\]: .* one target for each output"),
@@ -217,6 +217,22 @@ def test_the_hessian_needs_no_convex_loss():
     torch.testing.assert_close(Hessian(model, [(X, y)], loss=cauchy).dense(), dense(model, cauchy, y)[0])
 
 
+def test_says_where_g_is_zero(caplog):
+    """The negative log-likelihood is linear in log-probabilities; the cross-entropy of them is the same loss."""
+    model, y = network(K, nn.LogSoftmax(dim=1)), targets("labels")
+    v = torch.randn(43, dtype=torch.float64)
+    assert not (GaussNewton(model, [(X, y)], loss=nn.NLLLoss()) @ v).any()
+    assert "NLLLoss has no curvature in the outputs, so that G is zero" in caplog.text
+    H, same = (Hessian(model, [(X, y)], loss=loss) @ v for loss in (nn.NLLLoss(), None))
+    torch.testing.assert_close(H, same)
+
+
+def test_a_loss_that_computes_in_lower_precision_is_a_mean_to_that():
+    y, v = targets("real"), torch.randn(43, dtype=torch.float64)
+    found = Hessian(network(), [(X, y)], loss=lambda f, y: F.mse_loss(f.float(), y.float())) @ v
+    torch.testing.assert_close(found, Hessian(network(), [(X, y)], loss=nn.MSELoss()) @ v, rtol=1e-5, atol=1e-5)
+
+
 def test_class_weights_are_of_class_labels():
     with pytest.raises(ValueError, match="class_weights are of the cross-entropy of class labels, not of the mean squ"):
         Hessian(network(), [(X, targets("real"))], loss=nn.MSELoss(), class_weights=WEIGHT)
@@ -245,5 +261,7 @@ def test_a_subclass_of_a_known_loss_is_taken_as_it_is_written():
 
     loss = find_loss(Halved(), targets("real"))
     assert isinstance(loss, CallableLoss)
+    assert find_loss(torch.compile(nn.MSELoss()), targets("real")).name == "mean squared error"
+    assert find_loss(torch.compile(quartic), targets("real")).name == "quartic"
     f = torch.zeros(N, K, dtype=torch.float64)
     torch.testing.assert_close(loss.errors(f, targets("real")), -targets("real") / K)
