@@ -180,6 +180,8 @@ class Tracker:
 
     def _overlap(self, network: Network, U: Tensor) -> float:  # [P, K]
         """Mean squared length of the projections of orthonormal columns onto span{g_c}."""
+        if not network.has_class_structure:
+            return self._without_overlap("it is of the softmax cross-entropy of class labels")
         C, N = network.classes, len(network.train.labels)
         needed = C * (len(U) + N * C) * U.element_size()
         if needed > self.memory_budget:
