@@ -47,7 +47,7 @@ def top(
         by: "largest" for the algebraically largest, "magnitude" for those of largest absolute value.
         tolerance: relative residual at which a pair counts as converged; the search ends there or at `max_products`.
         memory_budget: bytes for the basis of the search and, as much again, for graphs kept between products.
-        network: arguments of `repro.Network`, such as `batch_size`.
+        network: further arguments of `repro.Network`, such as `loss`.
 
     Returns:
         `.eigenvalues` [k], `.vectors` [P, k] in the order of `model.named_parameters()`, `.residuals`, `.converged`
@@ -83,14 +83,15 @@ def moments(
 ) -> Moments:
     """Trace, diagonal and Frobenius norm of Hess, G or E, each with its standard error: see `repro.linalg.moments`.
 
-    Trace and diagonal of G, the diagonal of the Fisher matrix, are exact with an error of zero for up to `products` + 1
-    classes, beyond which that would take longer than all the rest. Other diagonals are noisy entry by entry.
+    Trace and diagonal of G, the diagonal of the Fisher matrix, are exact with an error of zero for the cross-entropy of
+    up to `products` + 1 classes; with more that would take longer than all the rest. Other diagonals are noisy entry by
+    entry.
 
     Args:
         matrix: "hessian", "gauss_newton" (G) or "residual" (E = Hess − G).
         products: matrix-vector products to spend, at least 4; errors fall as their inverse root.
         memory_budget: bytes for a basis of half as many vectors and, as much again, for graphs kept between products.
-        network: arguments of `repro.Network`, such as `batch_size`.
+        network: further arguments of `repro.Network`, such as `loss`.
 
     Returns:
         `.trace`, `.frobenius_norm` and `.diagonal`, each with `.value` and `.error`; the diagonal is a vector [P] in
@@ -113,7 +114,7 @@ def moments(
     checked = Network(model, data, **network)
     A = operator_of(checked, matrix, memory_budget)
     found = linalg_moments.moments(A, products=products, memory_budget=memory_budget, seed=seed)
-    if matrix == "gauss_newton" and checked.classes - 1 <= products:
+    if matrix == "gauss_newton" and checked.has_class_structure and checked.classes - 1 <= products:
         exact = gauss_newton_diagonal(checked.model, checked.batches())
         zero = torch.zeros_like(exact)
         found = found._replace(trace=Estimate(exact.sum().cpu(), zero.sum().cpu()), diagonal=Estimate(exact, zero))
@@ -123,4 +124,4 @@ def moments(
 def operator_of(network: Network, matrix: Matrix, memory_budget: int) -> RiskOperator:
     """Hess, G or E of a network on its training data; `memory_budget` is for the graphs that it keeps."""
     check_choice("matrix", matrix, Matrix)
-    return MATRICES[matrix](network.model, network.batches(), memory_budget=memory_budget)
+    return MATRICES[matrix](network.model, network.batches(), loss=network.loss, memory_budget=memory_budget)

@@ -105,6 +105,11 @@ class Network:
             raise ValueError("no test data were given, and this is a measurement on test data: pass test=...")
         return chosen.batches(self.batch_size)
 
+    @property
+    def has_class_structure(self) -> bool:
+        """Whether the loss is the plain cross-entropy of class labels."""
+        return isinstance(self.loss, SoftmaxCrossEntropy) and self.loss.class_weights is None
+
     def check_class_structure(self, what: str) -> None:
         """Refuse another loss than the plain cross-entropy of class labels for a measurement of class structure.
 
@@ -112,7 +117,7 @@ class Network:
             ValueError: naming the measurement and the loss.
         """
         loss = self.loss
-        if not isinstance(loss, SoftmaxCrossEntropy) or loss.class_weights is not None:
+        if not self.has_class_structure:
             weighted = " with class weights" if isinstance(loss, SoftmaxCrossEntropy) else ""
             raise ValueError(
                 f"{what} is of the softmax cross-entropy of class labels, and this network's loss is the"

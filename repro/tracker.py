@@ -96,8 +96,8 @@ class Tracker:
             TypeError: an argument that neither this nor `repro.Network` has.
         """
         inspect.signature(Network).bind(None, data, **network)
-        for name, count, least in (("every", every, 1), ("examples", examples, 1), ("outliers", outliers, 1)):
-            check_count(name, count, least=least)
+        for name, value, least in (("every", every, 1), ("examples", examples, 1), ("outliers", outliers, 1)):
+            check_count(name, value, least=least)
         check_count("probes", probes, least=2)
         check_count("max_products", max_products, least=2)
         self.every, self.examples, self.outliers = every, examples, outliers
@@ -138,7 +138,8 @@ class Tracker:
         epoch; loss, of the examples, in eval mode; sharpness, the largest eigenvalue; outlier_1 ... outlier_k, the k
         largest; converged, how many of these have; trace and trace_error, its standard error; class_overlap, the mean
         squared length of the projections of the k eigenvectors onto the span of the class means g_c of the gradients,
-        1 if they lie in it and C / P for random vectors; products with the Hessian; seconds.
+        1 if they lie in it and C / P for random vectors, and NaN for another loss than the cross-entropy or where the
+        means do not fit `memory_budget`; products with the Hessian; seconds.
         """
         return pd.DataFrame(self._rows)
 
@@ -180,6 +181,8 @@ class Tracker:
 
     def _overlap(self, network: Network, U: Tensor) -> float:  # [P, K]
         """Mean squared length of the projections of orthonormal columns onto span{g_c}."""
+        if not network.has_class_structure:
+            return self._without_overlap("it is of the softmax cross-entropy of class labels")
         C, N = network.classes, len(network.train.labels)
         needed = C * (len(U) + N * C) * U.element_size()
         if needed > self.memory_budget:

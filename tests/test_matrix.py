@@ -3,8 +3,10 @@
 import pytest
 import torch
 from oracles import dense_gauss_newton, dense_hessian, dense_residual, tiny
+from torch import nn
 
 import repro
+from repro.curvature.gauss_newton import GaussNewton
 
 DENSE = {"hessian": dense_hessian, "gauss_newton": dense_gauss_newton, "residual": dense_residual}
 
@@ -43,11 +45,21 @@ def test_moments(problem, matrix):
 def test_more_classes_than_products(problem):
     """Then the trace of G is an estimate too: exact it would take a gradient for each class."""
     model, x, y = tiny("linear")
-    wide = torch.nn.Sequential(*model, torch.nn.Linear(3, 9).double()).eval()
+    wide = nn.Sequential(*model, nn.Linear(3, 9).double()).eval()
     few, many = (repro.moments(wide, (x, y), matrix="gauss_newton", products=n) for n in (6, 8))
     assert few.trace.error > 0
     assert many.trace.error == 0
     assert abs(few.trace.value - many.trace.value) < 5 * few.trace.error
+
+
+def test_another_loss(problem):
+    model, x, *_ = problem
+    targets = torch.randn(12, 3, dtype=torch.float64)
+    G = GaussNewton(model, [(x, targets)], loss=nn.MSELoss()).dense()
+    found = repro.moments(model, (x, targets), matrix="gauss_newton", loss=nn.MSELoss())
+    assert 0 < abs(found.trace.value - G.trace()) < 4 * found.trace.error
+    top = repro.top(model, (x, targets), matrix="gauss_newton", loss=nn.MSELoss(), tolerance=1e-7)
+    torch.testing.assert_close(top.eigenvalues, torch.linalg.eigvalsh(G)[-1:])
 
 
 @pytest.mark.parametrize(

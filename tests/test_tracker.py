@@ -127,6 +127,18 @@ def test_epochs_and_pictures(problem, caplog):
     assert len(narrow.plot().axes) == 2
 
 
+def test_another_loss(problem, caplog):
+    model, x, _ = problem
+    track = repro.Tracker((x, x[:, :3]), loss=nn.MSELoss(), outliers=2)
+    for epoch in range(2):
+        track(model, epoch)
+    assert caplog.text.count("class_overlap is left out: it is of the softmax cross-entropy") == 1
+    assert track.frame()["class_overlap"].isna().all()
+    with torch.no_grad():
+        assert track.frame()["loss"][0] == pytest.approx(nn.functional.mse_loss(model.eval()(x), x[:, :3]).item())
+    assert len(track.plot().axes) == 2
+
+
 def test_a_class_without_examples_adds_nothing_to_the_span(problem):
     model, x, y = problem
     track = repro.Tracker((x[y < 2], y[y < 2]))
