@@ -1,5 +1,6 @@
 """Launch configurations for tests: those that ship, with changes."""
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ from repro.pipeline.config import STAGES, Launch, StageResources
 from repro.pipeline.experiment import Experiment
 
 
+@functools.cache
 def as_documented() -> Launch:
     """conf/launch/slurm.yaml, with nothing else said."""
     return Experiment(["experiment=smoke", "launch=slurm"]).launch

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import preloaded
 import pytest
 import torch
 from oracles import dense_gauss_newton, dense_hessian
@@ -236,16 +237,16 @@ def test_weights_from_the_command_line(tmp_path):
     )
     torch.manual_seed(0)
     save_file(nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 10)).state_dict(), tmp_path / "w.safetensors")
-    command = [sys.executable, ROOT / "scripts/measure.py", "weights=w.safetensors", "model=mine:build"]
+    command = ["scripts/measure.py", "weights=w.safetensors", "model=mine:build"]
     command += [
         "measurement=hessian_spectrum",
         "data=fashion_mnist_embedded",
         "n_per_class=3",
         "measurements.hessian_spectrum.steps=12",
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = preloaded.run(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    again = subprocess.run([*command, "weights=absent.safetensors"], cwd=tmp_path, capture_output=True, text=True)
+    again = preloaded.run(*command, "weights=absent.safetensors", cwd=tmp_path)
     assert (again.returncode, again.stderr) == (1, "error: there is no weights file absent.safetensors\n")
     (path,) = tmp_path.rglob("hessian_spectrum.npz")
     assert path.relative_to(tmp_path / "outputs/weights/w/results").parts[0] == "fashion_mnist_embedded"

@@ -5,12 +5,10 @@ import itertools
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
+import preloaded
 import pytest
 
 from repro.pipeline import tasks
@@ -25,7 +23,6 @@ from repro.storage import files
 from repro.storage.results import load_provenance
 from repro.storage.runs import read_run
 
-ROOT = Path(__file__).resolve().parent.parent
 WRITTEN = {  # by stage, the last file of it
     "sweep": "runs/fashion_mnist_embedded/mlp/n6/lr002.json",
     "select": "selected.csv",
@@ -109,8 +106,7 @@ def test_a_full_disk_in_any_stage(backwards, tmp_path, monkeypatch, stage):
 
 def test_outputs_that_cannot_be_written_are_refused_before_anything_is_computed(tmp_path):
     (tmp_path / "outputs").write_text("a file where a folder should be")
-    line = [sys.executable, "scripts/reproduce.py", "all", "experiment=smoke", f"outputs={tmp_path / 'outputs'}"]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    done = preloaded.run("scripts/reproduce.py", "all", "experiment=smoke", f"outputs={tmp_path / 'outputs'}")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert f"cannot write {tmp_path}/outputs/smoke: Not a directory; make room, or choose a folder" in done.stderr

@@ -1,17 +1,11 @@
 """The scripts are plain Hydra applications: a multirun over any axis works with every local launcher."""
 
-import subprocess
-import sys
-from pathlib import Path
-
+import preloaded
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def multirun(outputs, *overrides):
-    line = [sys.executable, "scripts/train.py", "-m", "experiment=smoke", f"outputs={outputs}", *overrides]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    return preloaded.run("scripts/train.py", "-m", "experiment=smoke", f"outputs={outputs}", *overrides)
 
 
 def stored(outputs):
@@ -20,20 +14,26 @@ def stored(outputs):
     }
 
 
+GRID = {f"fashion_mnist_embedded/mlp/n{n}/lr00{i}.json" for n in (4, 6) for i in range(3)}
+
+
 @pytest.mark.parametrize(
-    "launcher",
+    ("launcher", "expected"),
     [
-        ["hydra/launcher=basic"],
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-        ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
+        (["hydra/launcher=basic"], GRID),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], GRID),
+        # a process for each training: two of them
+        (
+            ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "lr_index=1"],
+            {path for path in GRID if path.endswith("lr001.json")},
+        ),
     ],
-    ids=lambda words: words[0].partition("=")[2],
+    ids=["basic", "joblib", "submitit_local"],
 )
-def test_every_launcher_trains_the_grid_once(launcher, tmp_path):
+def test_every_launcher_trains_the_grid_once(launcher, expected, tmp_path):
     done = multirun(tmp_path, *launcher)
     assert done.returncode == 0, done.stderr
     found = stored(tmp_path)
-    expected = {f"fashion_mnist_embedded/mlp/n{n}/lr00{i}.json" for n in (4, 6) for i in range(3)}
     assert set(found) == expected
     assert multirun(tmp_path, *launcher).returncode == 0
     assert stored(tmp_path) == found

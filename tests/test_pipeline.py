@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import preloaded
 import pytest
 from stored_runs import outcomes, selected
 
@@ -18,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def reproduce(command, outputs, *overrides, check=True):
-    """Run scripts/reproduce.py on the smoke experiment below `outputs`."""
-    line = [sys.executable, "scripts/reproduce.py", command, "experiment=smoke", f"outputs={outputs}", *overrides]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    """Run scripts/reproduce.py on the smoke experiment below `outputs`, with one worker if nothing else is said."""
+    given = ["experiment=smoke", f"outputs={outputs}", "launch.workers=1", *overrides]
+    done = preloaded.run("scripts/reproduce.py", command, *given)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -33,9 +34,9 @@ def times(root):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An undisturbed smoke experiment."""
+    """An undisturbed smoke experiment, by as many workers as there are cores."""
     outputs = tmp_path_factory.mktemp("undisturbed")
-    done = reproduce("all", outputs)
+    done = reproduce("all", outputs, "launch.workers=auto")
     return outputs / "smoke", done.stdout
 
 

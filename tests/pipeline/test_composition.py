@@ -1,9 +1,8 @@
 """Files and command lines become one typed configuration, and mistakes one sentence with the near matches."""
 
 import shutil
-import subprocess
-import sys
 
+import preloaded
 import pytest
 
 from repro.measurements import MEASUREMENTS, find_measurement
@@ -150,15 +149,8 @@ def test_arguments_for_weights_of_ones_own():
 
 @pytest.mark.parametrize(("script", "multirun"), [("train", ["-m"]), ("measure", [])])
 def test_scripts_refuse_a_misspelt_key_in_one_sentence(script, multirun, tmp_path):
-    line = [
-        sys.executable,
-        f"scripts/{script}.py",
-        *multirun,
-        "experiment=smoke",
-        f"outputs={tmp_path}",
-        "training.epochz=3",
-    ]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    words = [*multirun, "experiment=smoke", f"outputs={tmp_path}", "training.epochz=3"]
+    done = preloaded.run(f"scripts/{script}.py", *words)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
         "error: configuration: there is no key training.epochz; did you mean"

@@ -1,12 +1,11 @@
 """What the scripts do before and around the work."""
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import preloaded
 import pytest
 
 from repro.pipeline.launch.queue import NoClusterError, comment
@@ -19,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def script(name, *words, cwd=ROOT):
-    return subprocess.run([sys.executable, ROOT / "scripts" / name, *words], cwd=cwd, capture_output=True, text=True)
+    return preloaded.run(f"scripts/{name}", *words, cwd=cwd)
 
 
 @pytest.mark.parametrize("name", ["train.py", "retrain.py", "measure.py", "reproduce.py"])
