@@ -248,11 +248,11 @@ def show_comparison(words: Sequence[str]) -> None:
 
 
 def show_plan(stages: Stages, experiment: Experiment) -> None:
-    """Jobs, trainings, hours and disk of what is still to do, predicted from a calibration on this device."""
+    """Jobs, trainings, hours and disk of what is still to do, predicted from what is finished or timed here."""
     from repro.pipeline.plan import STARTUP_SECONDS, beyond_limit, plan, small_last_batches
 
     show_status(stages)
-    print("timing each network on this device ...", flush=True)
+    print("predicting time, by finished trainings, and of networks without any by timing them here ...", flush=True)
     on_cluster = experiment.launch.kind == "slurm"
     ahead = plan(stages, job_startup=STARTUP_SECONDS if on_cluster else 0.0)
     print(f"to do    {ahead.jobs} jobs: {ahead.trainings} trainings and {ahead.measurements} measurements")
@@ -263,8 +263,10 @@ def show_plan(stages: Stages, experiment: Experiment) -> None:
         print(f"caution  jobs would meet their time limit and be requeued; {advice}")
     for line in small_last_batches(experiment.cells()):
         print(f"caution  {line}, whose statistics batch norm keeps; see training.last_batch")
+    for network in ahead.timed:
+        print(f"timed    {network}: no training of it is finished yet, so its hours are those of this device")
     for network, ratio in ahead.deviations.items():
-        print(f"check    {network}: predicted {ratio:+.0%} against the finished runs' own time")
+        print(f"check    {network}: predicted {ratio:+.0%} against the time that its finished trainings took")
 
 
 if __name__ == "__main__":

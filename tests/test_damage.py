@@ -84,12 +84,12 @@ def reproduce(tmp_path_factory):
     spec.loader.exec_module(script)
     outputs = tmp_path_factory.mktemp("outputs")
     experiment = functools.cache(lambda *overrides: Experiment(overrides))
-    throughput = Throughput(1e-3, 1e-4, 1e-4, 1000)
+    throughput = Throughput(1e-3, 1e-4, 1e-4)
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(SCRIPT.parent.parent)
         patched.setattr(script, "Workers", Here)
         patched.setattr(script, "experiment_of", lambda overrides: experiment(*overrides))
-        patched.setattr("repro.pipeline.plan.calibrate", lambda *_, **__: throughput)
+        patched.setattr("repro.pipeline.calibration.calibrate", lambda *_, **__: throughput)
         patched.setattr(style, "save_figure", Pictures(style.save_figure))
         patched.setattr(queue, "command", lambda *words: "")  # a cluster with an empty queue
         patched.setattr("time.sleep", lambda seconds: None)

@@ -114,4 +114,5 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     with theme():
         for suffix, target in targets.items():
             write_atomically(target, partial(figure.savefig, format=suffix, metadata=metadata[suffix]))
+            figure.set_layout_engine("none")  # what it found holds for the other file, and takes as long as drawing
     return list(targets.values())

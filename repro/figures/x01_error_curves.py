@@ -5,12 +5,16 @@ Upper row: the selected run of each cell. Lower rows: every run of a cell, the s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from repro.figures.results import Results
@@ -33,11 +37,15 @@ def draw(results: Results) -> Figure:
     _selected(axes[0, 1], selected, "lr", "selected learning rate")
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0, 1].set_yscale("log")
-    _rate_ticks(axes[0, 1].yaxis)
+    _rate_ticks(axes[0, 1].yaxis, selected.lr)
     _legend(axes[0, 2], axes[0, 0])
+    sizes = sorted(runs.n_per_class.unique())
+    colors = dict(zip(sizes, sns.color_palette("viridis", len(sizes))))
     for ax, (data, model) in zip(axes[1:].flat, lines):
-        _rates(ax, runs.query("data_title == @data and model_title == @model"), selected)
+        _rates(ax, runs.query("data_title == @data and model_title == @model"), selected, colors)
         ax.set_title(f"{data},\n{model}")
+    keys = [Line2D([], [], color=color, marker=".", markersize=3, label=f"n = {n}") for n, color in colors.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 8), handlelength=1)  # of all panels
     for ax in axes[1:].flat[len(lines) :]:
         ax.set_axis_off()
     label_panels([axes[0, 0], axes[0, 1], *axes[1:].flat[: len(lines)]])
@@ -82,21 +90,20 @@ def _legend(ax: Axes, of: Axes) -> None:
     ax.legend(*of.get_legend_handles_labels(), loc="center left", title="selected run of each cell")
 
 
-def _rates(ax: Axes, runs: pd.DataFrame, selected: pd.DataFrame) -> None:
-    """Error against learning rate, a curve a sample size; rates at which a run of any size diverged are shaded."""
-    sizes = sorted(runs.n_per_class.unique())
-    for n, color in zip(sizes, sns.color_palette("viridis", len(sizes))):
+def _rates(ax: Axes, runs: pd.DataFrame, selected: pd.DataFrame, colors: Mapping[int, Any]) -> None:
+    """Error against learning rate, one curve per size; rates at which a run of any size diverged are shaded."""
+    for n in sorted(runs.n_per_class.unique()):
+        color = colors[n]
         cell = runs[(runs.n_per_class == n) & ~runs.diverged.astype(bool)].sort_values("lr")
-        ax.plot(cell.lr, cell.test_error, marker=".", markersize=3, color=color, label=f"n = {n}")
+        ax.plot(cell.lr, cell.test_error, marker=".", markersize=3, color=color)
         best = selected.merge(cell[["data", "model", "n_per_class", "lr_index"]])
         ax.plot(best.lr, best.test_error, "o", markersize=6, markerfacecolor="none", markeredgecolor=color)
     _shade_diverged(ax, runs)
     ax.set_xscale("log")
-    _rate_ticks(ax.xaxis)
+    _rate_ticks(ax.xaxis, runs.lr)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_xlabel("learning rate")
     ax.set_ylabel("test error")
-    ax.legend(title=None, ncols=1 + len(sizes) // 6, handlelength=1)
 
 
 def _check_trained(results: Results) -> None:
@@ -104,9 +111,10 @@ def _check_trained(results: Results) -> None:
         raise ValueError(f"experiment {results.experiment} has no runs yet; run `make sweep` and `make select` first")
 
 
-def _rate_ticks(axis: Axis) -> None:
-    """Ticks of a logarithmic axis at 1, 3, 10, ...: rates may span little more than a decade."""
-    axis.set_major_locator(LogLocator(subs=(1, 3)))
+def _rate_ticks(axis: Axis, rates: pd.Series) -> None:
+    """Ticks of a logarithmic axis at 1, 10, ..., and at 3, 30, ... too where rates span few decades."""
+    few = rates.max() < 100 * rates.min()
+    axis.set_major_locator(LogLocator(subs=(1, 3) if few else (1,)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 

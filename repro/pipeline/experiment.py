@@ -83,6 +83,7 @@ def measure_task(config: Config, measurement: str, of: Retrain | OwnWeights | No
         measurement=measurement,
         settings=asdict(config.measurements[measurement]),
         version=kind.version,
+        usual_steps=getattr(kind.settings, "usual_steps", 10),
         of=of,
         asked_device=config.device,
     )
@@ -137,7 +138,7 @@ class Experiment:
         self._drawn_from = {key: _Sources.of(find_figure(key)) for key in self._figures}
         names = {name for sources in self._drawn_from.values() for name in sources.names}
         self._of_network = {name: find_measurement(name).of_network for name in names}
-        self._claimed = {name for claim in CLAIMS for name in (claim.measurement, claim.fallback)}
+        self._claimed = {claim.measurement for claim in CLAIMS}
         self._measure = {name: measure_task(self.config, name, None) for name in names}
         exact = self.config.measurements["exact_spectrum"]
         self._exact = {c for c, (of, _) in self._cells.items() if exact.serves(of.examples, of.data.classes)}
@@ -221,22 +222,23 @@ class Experiment:
     def stages(self, keys: Iterable[str] | None = None) -> Stages:
         """The tasks of every stage: of the whole experiment, or only those that the figures `keys` need.
 
-        What the claims of the report take is measured of every seed, the rest of the seeds that figures show.
+        What the claims of the report take is measured of every seed, and whatever else of the seeds that figures show.
 
         Figures that are asked for by `keys` show the cells that the command line gives, in files named by them.
         """
         whole = keys is None
         wanted = self._drawable() if keys is None else [find_figure(key).number for key in keys]
         drawn = {key: self.figure_cells(key, alone=not whole) for key in wanted}
-        judged = {key for key in drawn if whole and not self._claimed.isdisjoint(self._sources(key).names)}
-        shown = {key: self._cells_of_all_seeds(key) if key in judged else of for key, of in drawn.items()}
-        cells = list(self._cells) if whole else [c for c in self._cells if any(c in of for of in shown.values())]
-        measured = {cell for key, of in shown.items() if self._sources(key).measurements for cell in of}
+        of_all_seeds = {key: self._cells_of_all_seeds(key) if whole else of for key, of in drawn.items()}
+        measure = self._measure_tasks(drawn, of_all_seeds)
+        measured = {task.of.trainings.cell for task in measure if isinstance(task.of, Retrain)}
+        shown = measured.union(*drawn.values())
+        cells = list(self._cells) if whole else [cell for cell in self._cells if cell in shown]
         return {
             "sweep": [task for cell in cells for task in self._sweep_tasks(cell)],
             "select": [self._select_task(cells)] if cells else [],
             "retrain": [self._retrain_task(cell) for cell in cells if cell in measured],
-            "measure": self._measure_tasks(shown),
+            "measure": list(measure),
             "figures": [self._draw_task(key, of, "" if whole else self._label(of)) for key, of in drawn.items()],
             "report": [self._report_task(drawn)] if whole else [],
         }
@@ -257,18 +259,26 @@ class Experiment:
     def _retrain_task(self, cell: Cell) -> Retrain:
         return retrain_task(self.config, *self._cells[cell])
 
-    def _measure_tasks(self, shown: Mapping[str, Iterable[Cell]]) -> list[Task]:
-        tasks: dict[str, Task] = {}
-        for key, cells in shown.items():
-            sources, networks = self._sources(key), [self._retrain_task(cell) for cell in cells]
-            asked: list[tuple[str, Retrain | None]] = []
-            for measurement in sources.measurements:
-                asked += [(measurement, of) for of in (networks if self._of_network[measurement] else [None])]
-            if sources.fallback:  # where a cell is too large for the exact spectrum of G
-                asked += [(sources.fallback, of) for of in networks if of.trainings.cell not in self._exact]
-            for measurement, of in asked:
+    def _measure_tasks(
+        self, drawn: Mapping[str, Iterable[Cell]], of_all_seeds: Mapping[str, Iterable[Cell]]
+    ) -> list[Measure]:
+        """What figures of the cells `drawn` need, each once; what claims take, of all seeds of these cells."""
+        tasks: dict[str, Measure] = {}
+
+        def add(measurement: str, networks: Iterable[Retrain | None]) -> None:
+            for of in networks:
                 task = dataclasses.replace(self._measure[measurement], of=of)
                 tasks[task.name] = task
+
+        for key, cells in drawn.items():
+            sources = self._sources(key)
+            for measurement in sources.measurements:
+                if not self._of_network[measurement]:
+                    add(measurement, [None])
+                    continue
+                add(measurement, map(self._retrain_task, of_all_seeds[key] if measurement in self._claimed else cells))
+            if sources.fallback:  # where a cell is too large for the exact spectrum of G
+                add(sources.fallback, (self._retrain_task(c) for c in of_all_seeds[key] if c not in self._exact))
         return list(tasks.values())
 
     def _sources(self, key: str) -> _Sources:

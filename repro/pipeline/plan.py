@@ -1,18 +1,22 @@
-"""What is still to do of an experiment, and what it will cost on this device (`make plan`)."""
+"""What is still to do of an experiment, and what it will cost (`make plan`).
+
+Time is predicted from the trainings that are finished, on whatever device that was; networks of which none is are timed
+on this device.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from typing import NamedTuple
 
 from repro.pipeline.config import Launch
-from repro.pipeline.cost import Throughput, calibrate, forward_flop, weight_bytes
+from repro.pipeline.cost import Throughput, of_finished, products
 from repro.pipeline.devices import find_device
 from repro.pipeline.stages.measure import Measure
 from repro.pipeline.stages.retrain import Retrain
 from repro.pipeline.stages.sweep import Sweep
 from repro.pipeline.tasks import Stages, Task
-from repro.pipeline.trained import build
 from repro.pipeline.trainings import Trainings
 from repro.storage import runs
 from repro.storage.results import Cell
@@ -33,7 +37,8 @@ class Plan(NamedTuple):
     longest_job_hours: float  # of the sweep and of retraining
     longest_training_hours: float
     disk_bytes: int
-    deviations: dict[str, float]  # of networks timed: predicted over measured time of finished runs, minus one
+    timed: tuple[str, ...]  # the networks of which no training was finished, so that they were timed on this device
+    deviations: dict[str, float]  # of the other networks: predicted over measured time of their trainings, minus one
 
 
 def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
@@ -41,9 +46,9 @@ def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
 
     Args:
         job_startup: seconds before a job computes; 0 where workers live on between jobs.
-        seconds: length of each of a network's three timings.
+        seconds: length of each of the three timings of a network.
     """
-    table = Throughputs(seconds)
+    table = Throughputs(_finished(stages["sweep"]), seconds)
     training = [task for stage in ("sweep", "retrain") for task in stages[stage] if not task.finished()]
     measuring = [task for task in stages["measure"] if not task.finished()]
     alone = [table.training_seconds(task.trainings, task.device, _rates(task)) for task in training]  # type: ignore[attr-defined]
@@ -51,7 +56,7 @@ def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
     jobs = [job_startup + each * count for each, count in zip(alone, counts, strict=True)]
     measured = [job_startup + table.measurement_seconds(task) for task in measuring]
     kept = sum(
-        len(task.kept_epochs) * table.of(task.trainings, task.device).weight_bytes
+        len(task.kept_epochs) * task.trainings.network_size.weight_bytes
         for task in training
         if isinstance(task, Retrain)
     )
@@ -64,38 +69,42 @@ def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
         longest_job_hours=max(jobs, default=0.0) / 3600,
         longest_training_hours=max(alone, default=0.0) / 3600,
         disk_bytes=sum(counts) * RUN_BYTES + kept,
-        deviations=deviations(_stored_seconds(stages["sweep"], table), table),
+        timed=tuple(table.timed),
+        deviations=table.deviations(),
     )
 
 
 class Throughputs:
-    """The throughput of each network on this device, timed when first asked for.
+    """The throughput of each network, by its finished trainings; without any it is timed on this device when asked for.
 
     On data of another kind, which change its first or last layer alone, it follows from the operations of one image.
+
+    Args:
+        finished: cells with the seconds of one of their trainings.
+        seconds: length of each of the three timings of a network.
     """
 
-    def __init__(self, seconds: float):
+    def __init__(self, finished: Mapping[Cell, tuple[Trainings, float]], seconds: float):
         self._seconds = seconds
-        self._known: dict[str, Throughput] = {}
-        self._timed: dict[str, Trainings] = {}
+        self._finished: dict[str, list[tuple[Trainings, float]]] = {}
+        for trainings, each in finished.values():
+            self._finished.setdefault(network_name(trainings), []).append((trainings, each))
+        self._known = {name: of_finished(of) for name, of in self._finished.items()}
+        self._first = {of[0][0].model.full_title: of[0][0] for of in self._finished.values()}  # of each architecture
         self._trainings: dict[Cell, float] = {}
-
-    def __contains__(self, trainings: Trainings) -> bool:
-        """Whether the throughput of a cell's network is known."""
-        return network_name(trainings) in self._known
+        self.timed: list[str] = []  # names of networks
 
     def of(self, trainings: Trainings, device: str, rates: int = 1) -> Throughput:
         """Of the network of a cell on a device, as configured."""
         name = network_name(trainings)
         if name not in self._known:
-            timed = self._timed.setdefault(trainings.model.full_title, trainings)
-            if timed is trainings:
-                self._known[name] = calibrate(
-                    trainings, lambda: build(trainings), find_device(device), rates=rates, seconds=self._seconds
-                )
+            first = self._first.setdefault(trainings.model.full_title, trainings)
+            if first is trainings:
+                self.timed.append(name)
+                self._known[name] = _timed(trainings, device, rates, self._seconds)
             else:
-                work = forward_flop(trainings) / forward_flop(timed)
-                self._known[name] = self._known[network_name(timed)].scaled(work, weight_bytes(trainings))
+                work = trainings.network_size.flop / first.network_size.flop
+                self._known[name] = self._known[network_name(first)].scaled(work)
         return self._known[name]
 
     def training_seconds(self, trainings: Trainings, device: str, rates: int = 1) -> float:
@@ -108,8 +117,25 @@ class Throughputs:
         """Of a measurement; one of no network counts as nothing."""
         if not isinstance(task, Measure) or task.of is None:
             return 0.0
-        of = self.of(task.of.trainings, task.device)
-        return of.measurement_seconds(task.of.trainings, task.typed_settings())
+        of = task.of.trainings
+        count = products(task.settings, task.usual_steps, of.data.classes)
+        return count * self.of(of, task.device).product_seconds(of)
+
+    def deviations(self) -> dict[str, float]:
+        """Predicted over measured time of each network's finished trainings, minus one."""
+        found = {}
+        for name, of in self._finished.items():
+            predicted = sum(self._known[name].training_seconds(trainings) for trainings, _ in of)
+            found[name] = predicted / sum(seconds for _, seconds in of) - 1
+        return found
+
+
+def _timed(trainings: Trainings, device: str, rates: int, seconds: float) -> Throughput:
+    """The throughput of a cell's network on this device."""
+    from repro.pipeline.calibration import calibrate  # torch: a plan by finished trainings does without
+    from repro.pipeline.trained import build
+
+    return calibrate(trainings, lambda: build(trainings), find_device(device), rates=rates, seconds=seconds)
 
 
 def network_name(trainings: Trainings) -> str:
@@ -118,39 +144,24 @@ def network_name(trainings: Trainings) -> str:
     return f"{trainings.model.full_title}, {data.channels} channels, {data.classes} classes"
 
 
-def deviations(stored: Iterable[tuple[Trainings, str, float]], table: Throughputs) -> dict[str, float]:
-    """Predicted time over measured time, minus one, for each network.
-
-    Args:
-        stored: (trainings, device, measured seconds) of finished runs that did not diverge.
-    """
-    predicted: dict[str, float] = {}
-    measured: dict[str, float] = {}
-    for trainings, device, seconds in stored:
-        name = network_name(trainings)
-        predicted[name] = predicted.get(name, 0.0) + table.training_seconds(trainings, device)
-        measured[name] = measured.get(name, 0.0) + seconds
-    return {name: predicted[name] / measured[name] - 1 for name in predicted}
-
-
 def _rates(task: Task) -> int:
     """How many trainings a task is."""
     return len(task.indices) if isinstance(task, Sweep) else 1
 
 
-def _stored_seconds(sweep: Iterable[Task], table: Throughputs) -> list[tuple[Trainings, str, float]]:
-    """Finished trainings of networks that were timed, with the seconds they took.
-
-    A diverged one stopped early and says nothing.
-    """
-    found = []
+def _finished(sweep: Iterable[Task]) -> dict[Cell, tuple[Trainings, float]]:
+    """The cells with finished trainings, with the mean seconds of one; those that diverged do not count."""
+    of: dict[Cell, Trainings] = {}
+    seconds: dict[Cell, list[float]] = {}
     for task in sweep:
         assert isinstance(task, Sweep)
-        for index in task.indices if task.trainings in table else ():
-            run = runs.row(runs.run_path(task.root, task.trainings.cell, index))
+        cell = task.trainings.cell
+        for index in task.indices:
+            run = runs.row(runs.run_path(task.root, cell, index))
             if run is not None and not run["diverged"]:
-                found.append((task.trainings, task.device, run["seconds"]))
-    return found
+                of[cell] = task.trainings
+                seconds.setdefault(cell, []).append(run["seconds"])
+    return {cell: (of[cell], fmean(each)) for cell, each in seconds.items()}
 
 
 def beyond_limit(ahead: Plan, launch: Launch) -> str | None:
@@ -169,7 +180,7 @@ def small_last_batches(cells: Mapping[Cell, Trainings]) -> list[str]:
     """The cells whose epochs end on a batch of so few examples that batch norm keeps poor statistics of it."""
     named = []
     for cell, trainings in cells.items():
-        batches = trainings.recipe.batches(0, trainings.examples)
-        if len(batches) > 1 and len(batches[-1]) < SMALL_BATCH:
-            named.append(f"{cell} ends each epoch on a batch of {len(batches[-1])}")
+        sizes = trainings.recipe.batch_sizes(trainings.examples)
+        if len(sizes) > 1 and sizes[-1] < SMALL_BATCH:
+            named.append(f"{cell} ends each epoch on a batch of {sizes[-1]}")
     return named

@@ -48,7 +48,7 @@ def experiment_of(overrides: Sequence[str], conf: Path = CONF) -> Experiment:
         if path and _is_ours(found):
             with contextlib.suppress(OSError):
                 for trainings in found.cells().values():
-                    _ = trainings.digests  # computed now, they are kept
+                    _ = trainings.digests, trainings.network_size  # computed now, they are kept
                 content = pickle.dumps(found) + SEAL.encode()
                 write_sealed(path, lambda unfinished: unfinished.write_bytes(content))
                 _forget_old(path.parent)

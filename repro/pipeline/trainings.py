@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from repro.data import DataSet
 from repro.models import Architecture
@@ -12,6 +12,13 @@ from repro.pipeline.grid import LearningRates
 from repro.storage import identity
 from repro.storage.results import Cell
 from repro.training import VERSION, Recipe
+
+
+class NetworkSize(NamedTuple):
+    """Of a network: operations of one image's pass, a multiplication and an addition being two, and bytes."""
+
+    flop: int
+    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,13 @@ class Trainings:
     def titles(self) -> dict[str, str]:
         """Names for people, which go into the provenance of results."""
         return {"data_title": self.data.title, "model_title": self.model.full_title}
+
+    @cached_property
+    def network_size(self) -> NetworkSize:
+        """Of the network that is trained."""
+        from repro.pipeline.calibration import network_size  # the only part of a cell that takes torch
+
+        return network_size(self.model, self.data)
 
     @cached_property
     def network_and_data(self) -> dict[str, Any]:

@@ -68,25 +68,29 @@ class Recipe:
         drops = (max(1, math.floor(fraction * self.epochs + 1e-9)) for fraction in self.milestones)
         return self.factor ** sum(epoch >= drop for drop in drops)
 
-    def batches(self, epoch: int, examples: int) -> list[Tensor]:
-        """Row numbers of each batch of `epoch`: a function of seed and epoch alone, the same for all learning rates.
+    def batch_sizes(self, examples: int) -> list[int]:
+        """How many examples each step of an epoch is taken on.
 
         Where a smaller last batch is kept, a single left-over example joins the batch before it all the same: batch
         norm has no variance over one example.
         """
+        whole, left_over = divmod(examples, self.batch_size)
+        sizes = [self.batch_size] * whole
+        if not left_over:
+            return sizes
+        if whole and self.last_batch == "drop":
+            return sizes
+        if whole and (self.last_batch == "join" or left_over == 1):
+            return [*sizes[:-1], self.batch_size + left_over]
+        return [*sizes, left_over]
+
+    def batches(self, epoch: int, examples: int) -> list[Tensor]:
+        """Row numbers of each batch of `epoch`: a function of seed and epoch alone, the same for all learning rates."""
         import torch
 
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(examples, generator=generator)
-        batches = list(order.split(self.batch_size))
-        left_over = len(batches[-1])
-        if len(batches) == 1 or left_over == self.batch_size:
-            return batches
-        if self.last_batch == "drop":
-            return batches[:-1]
-        if self.last_batch == "join" or left_over == 1:
-            batches[-2:] = [order[-self.batch_size - left_over :]]
-        return batches
+        sizes = self.batch_sizes(examples)
+        return list(torch.randperm(examples, generator=generator)[: sum(sizes)].split(sizes))
 
     def evaluated_epochs(self) -> list[int]:
         """Numbers of finished epochs after which losses and errors are measured; the last is `epochs`."""

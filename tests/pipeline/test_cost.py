@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,9 +14,10 @@ from hypothesis import strategies as st
 from networks import architecture
 
 from repro.models import Architecture
-from repro.pipeline import cost
-from repro.pipeline.cost import Throughput, cut, forward_flop, training_petaflop
+from repro.pipeline import calibration
+from repro.pipeline.cost import Throughput, cut, measurement_petaflop, of_finished, products, training_petaflop
 from repro.pipeline.trained import build
+from repro.pipeline.trainings import Trainings
 
 
 def mlp_flop(widths):
@@ -27,7 +27,7 @@ def mlp_flop(widths):
 
 def test_operations_of_a_perceptron_are_those_of_its_matrices():
     of = small(settings={"width": 0.05, "layers": 4})
-    assert forward_flop(of) == mlp_flop([1024, 102, 102, 102, 10])
+    assert of.network_size.flop == mlp_flop([1024, 102, 102, 102, 10])
 
 
 def test_operations_of_the_papers_networks():
@@ -35,7 +35,7 @@ def test_operations_of_the_papers_networks():
     sides, plan = (32, 16, 8, 8, 4, 4, 2, 2), (1, 64, 128, 256, 256, 512, 512, 512, 512)
     convolutions = sum(18 * a * b * side**2 for a, b, side in zip(plan, plan[1:], sides))
     of = small(model="vgg11", settings={"width": 1.0})
-    assert forward_flop(of) == convolutions + mlp_flop([512, 4096, 4096, 10])
+    assert of.network_size.flop == convolutions + mlp_flop([512, 4096, 4096, 10])
 
 
 def test_a_users_network_that_looks_at_its_numbers_is_counted_too(tmp_path, monkeypatch):
@@ -51,20 +51,20 @@ def test_a_users_network_that_looks_at_its_numbers_is_counted_too(tmp_path, monk
     monkeypatch.syspath_prepend(tmp_path)
     before = torch.random.get_rng_state()
     own = replace(small(), model=Architecture.from_keys({"build": "looking:Net"}))
-    assert forward_flop(own) == mlp_flop([1024, 10])
+    assert own.network_size.flop == mlp_flop([1024, 10])
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_training_costs_three_passes_of_each_example_in_each_epoch():
     of = small(4, epochs=5)
-    assert training_petaflop(of) == pytest.approx(3 * forward_flop(of) * 40 * 5 / 1e15)
+    assert training_petaflop(of) == pytest.approx(3 * of.network_size.flop * 40 * 5 / 1e15)
 
 
 def test_measurements_cost_by_their_products():
-    settings = [SimpleNamespace(steps=20, probes=2), SimpleNamespace(max_products=40), SimpleNamespace(steps=None)]
-    assert [cost.products(each, classes=10) for each in settings] == [40, 40, 20]
-    of = small()
-    few, many = (cost.measurement_petaflop(of, SimpleNamespace(steps=steps)) for steps in (10, 30))
+    settings = [{"steps": 20, "probes": 2}, {"max_products": 40}, {"steps": None}, {}]
+    assert [products(each, 10, classes=10) for each in settings] == [40, 40, 20, 20]
+    assert products({}, 48, classes=10) == 48
+    few, many = (measurement_petaflop(small(), {"steps": steps}, 10) for steps in (10, 30))
     assert many == pytest.approx(3 * few)
 
 
@@ -78,11 +78,11 @@ def test_a_cut_covers_every_rate_once_within_its_limits(count, rates, multiple):
 
 
 def test_without_a_limit_of_work_nothing_is_counted(monkeypatch):
-    monkeypatch.setattr(cost, "forward_flop", lambda of: pytest.fail("counted"))
+    monkeypatch.setattr(Trainings, "network_size", property(lambda of: pytest.fail("counted")))
     assert cut(small(), [3, 5, 8], rates=2, petaflop=None) == [(3, 5), (8,)]
 
 
-SPEED = Throughput(step_seconds=1.0, example_seconds=0.1, evaluation_seconds=0.01, weight_bytes=1000)
+SPEED = Throughput(step_seconds=1.0, example_seconds=0.1, evaluation_seconds=0.01)
 
 
 @pytest.mark.parametrize(
@@ -114,18 +114,34 @@ def test_calibration_finds_the_seconds_of_a_step_and_of_an_example(monkeypatch):
         def evaluate(self, batches):
             clock[0] += len(self.indices) * 0.25 * sum(len(x) for x, _ in batches)
 
-    monkeypatch.setattr(cost, "ENGINES", {"sequential": Runs, "stacked": Runs})
+    monkeypatch.setattr(calibration, "ENGINES", {"sequential": Runs, "stacked": Runs})
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     for engine in ("sequential", "stacked"):
         of = replace(small(), engine=engine)
-        found = cost.calibrate(of, lambda of=of: build(of), "cpu", rates=3, seconds=1.0)
+        found = calibration.calibrate(of, lambda of=of: build(of), "cpu", rates=3, seconds=1.0)
         assert found[:3] == pytest.approx((2.0, 0.5, 0.25))
-        parameters = sum(p.numel() for p in build(of).parameters())
-        buffers = 7 * (2 * 41 * 4 + 8)  # of batch norm: mean, variance, counter
-        assert found.weight_bytes == 4 * parameters + buffers
+
+
+def test_a_checkpoint_holds_weights_and_statistics():
+    parameters = sum(p.numel() for p in build(small()).parameters())
+    buffers = 7 * (2 * 41 * 4 + 8)  # of batch norm: mean, variance, counter
+    assert small().network_size.weight_bytes == 4 * parameters + buffers
+
+
+def test_finished_trainings_tell_the_seconds_of_a_step_and_of_an_example():
+    """Of sizes that take different numbers of steps an example; evaluating costs a third of training on as many."""
+    speed = Throughput(step_seconds=0.02, example_seconds=0.006, evaluation_seconds=0.002)
+    cells = [small(n, epochs=epochs) for n, epochs in ((1, 30), (4, 5), (9, 20))]
+    found = of_finished([(of, speed.training_seconds(of)) for of in cells])
+    assert found == pytest.approx(speed)
+
+
+def test_trainings_of_one_size_are_predicted_as_they_were():
+    found = of_finished([(small(4), 12.0)])
+    assert found.step_seconds == 0
+    assert found.training_seconds(small(4)) == pytest.approx(12)
 
 
 def test_operations_do_not_depend_on_how_a_network_is_called():
-    assert forward_flop(small()) == forward_flop(
-        replace(small(), model=replace(architecture("mlp", width=0.02), name="x"))
-    )
+    renamed = replace(small(), model=replace(architecture("mlp", width=0.02), name="x"))
+    assert small().network_size == renamed.network_size

@@ -304,6 +304,9 @@ def test_what_no_claim_takes_is_measured_of_one_seed():
     cells = ["model=vgg11", "n_per_class=10", "seed=0,1"]
     measured = [task.name for task in Experiment(["experiment=embedded", *cells]).stages()["measure"]]
     assert len([name for name in measured if name.endswith("class_means")]) == 1
+    assert (
+        len([name for name in measured if name.endswith("gauss_newton_knockouts")]) == 1
+    )  # of Figure x9, not for a claim
     assert len([name for name in measured if name.endswith("hessian_spectrum")]) == 2
 
 

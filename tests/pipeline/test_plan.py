@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from cells import small, store_outcomes
 
+from repro.pipeline import calibration
 from repro.pipeline import plan as planning
 from repro.pipeline.config import Launch, Resources, StageResources
 from repro.pipeline.cost import PRODUCT, Throughput
@@ -13,18 +14,25 @@ from repro.pipeline.stages.measure import Measure
 from repro.pipeline.stages.retrain import Retrain
 from repro.pipeline.stages.sweep import Sweep
 
-SPEED = Throughput(step_seconds=1.0, example_seconds=0.1, evaluation_seconds=0.01, weight_bytes=1000)
+SPEED = Throughput(step_seconds=1.0, example_seconds=0.1, evaluation_seconds=0.01)
+NETWORK = "MLP (width 0.02), 1 channels, 10 classes"
 ALONE = 2 * (2 * 1.0 + 40 * 0.1) + 1040 * 0.01  # seconds of one training of `small`
 
 
 @pytest.fixture
 def stages(tmp_path, machine, monkeypatch):
     """One cell with three rates in two tasks, its retraining and a measurement."""
-    monkeypatch.setattr(planning, "calibrate", lambda *_, **__: SPEED)
+    monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: SPEED)
     of = small()
     common = {"root": tmp_path, "trainings": of, "machine": machine}
     retrain = Retrain(indices=(0, 1, 2), checkpoints=3, tolerance=0.01, missing_allowed=0, **common)
-    of_measurement = {"measurement": "hessian_spectrum", "settings": {"steps": 12}, "version": 1, "of": retrain}
+    of_measurement = {
+        "measurement": "hessian_spectrum",
+        "settings": {"steps": 12},
+        "version": 1,
+        "usual_steps": 10,
+        "of": retrain,
+    }
     measure = Measure(root=tmp_path, experiment="x", asked_device="cpu", **of_measurement)
     sweep = [Sweep(indices=indices, **common) for indices in ((0, 1), (2,))]
     return {"sweep": sweep, "select": [], "retrain": [retrain], "measure": [measure], "figures": [], "report": []}
@@ -38,8 +46,9 @@ def test_all_is_to_do(stages):
     assert ahead.hours == pytest.approx((4 * ALONE + 12 * product) / 3600)
     assert ahead.longest_job_hours == pytest.approx(2 * ALONE / 3600)
     assert ahead.longest_training_hours == pytest.approx(ALONE / 3600)
-    assert ahead.disk_bytes == 4 * 4096 + 3 * 1000  # of two epochs three networks are kept, however many are asked for
+    assert ahead.disk_bytes == 4 * 4096 + 3 * small().network_size.weight_bytes  # of two epochs three networks are kept
     assert ahead.deviations == {}
+    assert ahead.timed == (NETWORK,)
 
 
 def test_jobs_of_a_cluster_start_up(stages):
@@ -47,21 +56,34 @@ def test_jobs_of_a_cluster_start_up(stages):
     assert later.hours - now.hours == pytest.approx(4 * 10 / 3600)
 
 
-def test_what_is_stored_is_no_longer_to_do_and_checks_the_prediction(stages, tmp_path):
+def test_what_is_stored_is_no_longer_to_do_and_predicts_the_rest(stages, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: pytest.fail("timed"))
     store_outcomes(tmp_path, small(), {0: 0.5, 1: None})  # three seconds each; a diverged one says nothing
     ahead = plan(stages, job_startup=0.0)
     assert (ahead.jobs, ahead.trainings) == (3, 2)
-    assert ahead.deviations == {"MLP (width 0.02), 1 channels, 10 classes": pytest.approx(ALONE / 3 - 1)}
+    assert ahead.longest_training_hours == pytest.approx(3 / 3600)
+    assert ahead.timed == ()
+    assert ahead.deviations == {NETWORK: pytest.approx(0, abs=1e-9)}
+
+
+def test_other_data_are_predicted_by_the_operations_of_a_network_that_was_trained():
+    of = small()
+    wider = replace(of, data=replace(of.data, name="colour", channels=3, mean=[0.5] * 3, std=[0.5] * 3))
+    table = planning.Throughputs({of.cell: (of, 3.0)}, 1.0)
+    per_image = table.of(wider, "cpu").example_seconds / table.of(of, "cpu").example_seconds
+    assert per_image == pytest.approx(wider.network_size.flop / of.network_size.flop)
+    assert per_image > 1
+    assert table.timed == []
 
 
 def test_an_empty_list_costs_nothing():
     nothing = {"sweep": [], "retrain": [], "measure": []}
-    assert plan(nothing, job_startup=7.0) == (0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0, {})
+    assert plan(nothing, job_startup=7.0) == (0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0, (), {})
 
 
 def test_each_network_is_timed_once(stages, monkeypatch):
     timed = []
-    monkeypatch.setattr(planning, "calibrate", lambda of, *_, **__: timed.append(of) or SPEED)
+    monkeypatch.setattr(calibration, "calibrate", lambda of, *_, **__: timed.append(of) or SPEED)
     plan(stages, job_startup=0.0)
     assert len(timed) == 1
 
@@ -71,7 +93,7 @@ def test_jobs_beyond_their_time_limit_get_advice():
         kind="slurm", rates_per_task=100, petaflop_per_task=150.0,
         resources=Resources(time=60), stages={"sweep": StageResources(time=240)},
     )  # fmt: skip
-    nothing = Plan(1, 1, 0, 9.0, 0.0, 0.0, 0.0, 0, {})
+    nothing = Plan(1, 1, 0, 9.0, 0.0, 0.0, 0.0, 0, (), {})
 
     def advice(job_hours, training_hours, launch=launch):
         ahead = nothing._replace(longest_job_hours=job_hours, longest_training_hours=training_hours)

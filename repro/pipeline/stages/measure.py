@@ -64,6 +64,7 @@ class Measure(Task):
     measurement: str
     settings: Mapping[str, Any]  # the fields of its Settings
     version: int  # of the measurement's code
+    usual_steps: int  # of a spectrum where the settings leave them open; for its cost
     of: Retrain | OwnWeights | None
     asked_device: str
 
@@ -79,7 +80,7 @@ class Measure(Task):
     def cost(self) -> float:
         from repro.pipeline.cost import measurement_petaflop
 
-        return measurement_petaflop(self.of.trainings, self.typed_settings()) if self.of else 0.0
+        return measurement_petaflop(self.of.trainings, self.settings, self.usual_steps) if self.of else 0.0
 
     @property
     def path(self) -> Path:

@@ -21,7 +21,7 @@ def measure(root, name, of, **settings):
     kind = find_measurement(name)
     common = {"root": root, "experiment": "x", "asked_device": "cpu"}
     made = asdict(kind.settings(**settings))
-    return Measure(measurement=name, settings=made, version=kind.version, of=of, **common)
+    return Measure(measurement=name, settings=made, version=kind.version, usual_steps=10, of=of, **common)
 
 
 @pytest.fixture
