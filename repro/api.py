@@ -7,17 +7,24 @@ found.plot(); parts.plot()                 # as in the paper's Figures 4 and 5
 exact = repro.exact_spectrum(model, data)  # every eigenvalue of G, and which of its parts each comes from
 exact.eigenvalues; exact.shares; exact.without("class"); exact.plot()
 repro.spectrum(model, data, loss=nn.MSELoss())  # Hess, G and E of any loss; class structure is of the cross-entropy
+
+What takes long shows how far it is, can be stopped (Ctrl-C, time_limit=) with what was found by then, and with
+checkpoint= is taken up again; see `measure`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -33,8 +40,14 @@ from repro.network import Data, Network
 from repro.spectra.broadening import Curve, linear_curve
 from repro.spectra.exact import ExactSpectrum
 from repro.spectra.record import Spectrum
+from repro.storage import identity
 from repro.storage.provenance import provenance
 from repro.storage.results import Cell, Result, load_result, save_result
+from repro.watch import Checkpoint, Progress, Watch, interruptible, watching
+from repro.watch.bar import Bar
+from repro.watch.fingerprint import environment, fingerprint
+
+SETTLED = 0.01  # share of a density's mass that 8 Lanczos steps may still move when `spectrum` ends it (ours)
 
 
 class Measured(Result):
@@ -44,6 +57,11 @@ class Measured(Result):
     def name(self) -> str:
         """The name of the measurement."""
         return self.provenance["measurement"]["name"]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all was measured; else `provenance["incomplete"]` says why not, and spectra may lack or be short."""
+        return "incomplete" not in self.provenance
 
     @property
     def spectra(self) -> list[str]:
@@ -65,7 +83,13 @@ class Measured(Result):
         return self.spectrum(spectrum).eigenvalues
 
     def density(self, spectrum: str) -> Curve:
-        """Smoothed density per unit eigenvalue of what is left of a spectrum without the outliers taken out of it."""
+        """Smoothed density per unit eigenvalue of what is left of a spectrum without the outliers taken out of it.
+
+        Raises:
+            ValueError: there is no spectrum of that name, or it was stopped before its first probe was finished.
+        """
+        if not len(self.spectrum(spectrum).nodes):
+            raise ValueError(f"{spectrum} was stopped before its first probe was finished: it has no density")
         bulk = self.spectrum(spectrum).bulk()
         return linear_curve(bulk.nodes, bulk.weights)
 
@@ -89,6 +113,8 @@ class Measured(Result):
 
     def __repr__(self) -> str:
         lines = [f"{self.name} of {self.cell or 'no network'}, {self.provenance.get('seconds', 0):.3g} s"]
+        if not self.complete:
+            lines.append(f"  INCOMPLETE: {self.provenance['incomplete']}")
         for name in self.spectra:
             found = self.spectrum(name)
             top = ", ".join(f"{value:.3g}" for value in found.eigenvalues[:3])
@@ -107,8 +133,11 @@ class Measured(Result):
             ValueError: no such figure, or one that needs what was not measured.
         """
         if figure is None and self.name == "hessian_spectrum":
+            whole = [name for name in self.spectra if len(self.spectrum(name).nodes)]
+            if not whole:
+                raise ValueError(f"there is nothing to draw: of {', '.join(self.spectra) or 'no spectrum'} no density")
             with theme():
-                return draw_spectra([self], self.spectra, deflated=True)
+                return draw_spectra([self], whole, deflated=True)
         drawn = [figure.number for figure in map(find_figure, FIGURES) if figure.drawn_from(self.name)]
         if not drawn:
             raise ValueError(f"no figure is drawn from {self.name} alone")
@@ -141,14 +170,42 @@ def load(path: str | Path) -> Measured:
     return Measured(Cell(*cell) if cell else None, found.arrays, found.provenance)
 
 
+def _settings_of(name: str) -> Callable[[Callable[..., Measured]], Callable[..., Measured]]:
+    """Let the signature of a function, which `help` shows, name the settings of its measurement with their defaults."""
+
+    def decorate(function: Callable[..., Measured]) -> Callable[..., Measured]:
+        own = inspect.signature(function)
+        named = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        settings = [
+            inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
+            for each in fields(find_measurement(name).settings)
+        ]
+        function.__signature__ = own.replace(parameters=[*named, *settings])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+@_settings_of("hessian_spectrum")
 def spectrum(
-    model: nn.Module, data: Data, test: Data | None = None, *, loss: LossLike = None, **settings: Any
+    model: nn.Module,
+    data: Data,
+    test: Data | None = None,
+    *,
+    loss: LossLike = None,
+    checkpoint: str | Path | None = None,
+    time_limit: float | None = None,
+    progress: bool | Callable[[Progress], object] = True,
+    **settings: Any,
 ) -> Measured:
     """Outliers and densities of Hess, G and E = Hess − G (Sections 4 and 5): `measure("hessian_spectrum", ...)`.
 
     The spectra are train_hessian, train_gauss_newton, train_residual, and with `test` also test_hessian. The settings
     are those of `repro.measurements.hessian_spectrum.Settings`. `loss` is that of `Network`: the cross-entropy, or
-    another with the targets that it takes.
+    another with the targets that it takes. `checkpoint`, `time_limit` and `progress` are as in `measure`.
+
+    Without `steps` each spectrum is over as soon as its outliers have converged and its density has settled, which 8
+    further steps then change by less than `SETTLED` of its mass; after 128 steps, or 2 C, at the latest.
 
     >>> import torch, repro
     >>> from torch import nn
@@ -161,18 +218,33 @@ def spectrum(
     >>> found.outliers("train_gauss_newton").shape  # one eigenvalue per class
     (3,)
     """
-    return measure("hessian_spectrum", Network(model, data, test, loss=loss), **settings)
+    network, name = Network(model, data, test, loss=loss), "hessian_spectrum"
+    return _measure(
+        name, network, settings, checkpoint=checkpoint, time_limit=time_limit, progress=progress, settled=SETTLED
+    )
 
 
-def knockouts(model: nn.Module, data: Data, *, loss: LossLike = None, **settings: Any) -> Measured:
+@_settings_of("gauss_newton_knockouts")
+def knockouts(
+    model: nn.Module,
+    data: Data,
+    *,
+    loss: LossLike = None,
+    checkpoint: str | Path | None = None,
+    time_limit: float | None = None,
+    progress: bool | Callable[[Progress], object] = True,
+    **settings: Any,
+) -> Measured:
     """The spectrum of G, of G without each of its four parts, and the eigenvalues of the parts (Section 6).
 
-    `measure("gauss_newton_knockouts", ...)`; the spectra are full, class, cross, within, same.
+    `measure("gauss_newton_knockouts", ...)`; the spectra are full, class, cross, within, same. `checkpoint`,
+    `time_limit` and `progress` are as in `measure`.
 
     Raises:
         ValueError: another `loss` than the cross-entropy of class labels, here and below.
     """
-    return measure("gauss_newton_knockouts", Network(model, data, loss=loss), **settings)
+    network, name = Network(model, data, loss=loss), "gauss_newton_knockouts"
+    return measure(name, network, checkpoint=checkpoint, time_limit=time_limit, progress=progress, **settings)
 
 
 def exact_spectrum(model: nn.Module, data: Data, *, loss: LossLike = None, **settings: Any) -> ExactSpectrum:
@@ -213,27 +285,89 @@ def class_structure(model: nn.Module, data: Data, *, loss: LossLike = None) -> c
     return cross_class.class_structure(model, network.batches())
 
 
-def measure(name: str, network: Network, **settings: Any) -> Measured:
+def measure(
+    name: str,
+    network: Network,
+    *,
+    checkpoint: str | Path | None = None,
+    time_limit: float | None = None,
+    progress: bool | Callable[[Progress], object] = True,
+    **settings: Any,
+) -> Measured:
     """Any measurement of `repro.measurements` on a network of your own.
+
+    Ctrl-C ends it after the product it is at, and `time_limit` before the product that would not be over by then. What
+    was measured until then comes back; its `complete` is False, and what it lacks, or what of it has converged, is
+    said by its repr. A spectrum that was under way has the pairs and the density that its steps so far give. A second
+    Ctrl-C, or one before the first product, raises as ever.
 
     Args:
         name: of the measurement, as its file in repro/measurements is called.
+        checkpoint: a folder, made if it is not there, in which the measurement keeps what it has, and from which the
+            same call takes it up again: after Ctrl-C, `time_limit` or a kill. On the same machine, with as many
+            threads, the result is the same to the bit. For what it takes of disk and time see
+            `repro.watch.checkpoint`; it is removed at the end.
+        time_limit: seconds.
+        progress: True for a bar, on a terminal or in a notebook; False for none; or a function that is given a
+            `repro.watch.Progress` after each product.
         settings: fields of the class `Settings` beside its function, in place of their defaults.
 
     Raises:
-        ValueError: no measurement of that name, no network measured by it, a value that a setting cannot have, or a
-            network with a loss that it is not of.
-        TypeError: a setting that it does not have.
+        ValueError: no measurement of that name, no network measured by it, a value that a setting cannot have, a
+            network with a loss that it is not of, or a checkpoint of another measurement.
+        TypeError: a setting that it does not have, or `progress` that cannot be called.
+        TimeoutError, KeyboardInterrupt: it was stopped before there was anything to give back.
     """
+    return _measure(name, network, settings, checkpoint=checkpoint, time_limit=time_limit, progress=progress)
+
+
+def _measure(
+    name: str,
+    network: Network,
+    settings: Mapping[str, Any],
+    *,
+    checkpoint: str | Path | None,
+    time_limit: float | None,
+    progress: bool | Callable[[Progress], object],
+    settled: float | None = None,
+) -> Measured:
     measurement = find_measurement(name)
     if not measurement.of_network:
         raise ValueError(f"{name} measures no network; call repro.measurements.{name}.measure(Settings())")
     if not measurement.any_loss:
         network.check_class_structure(name)
     chosen = make_settings(measurement.settings, settings, name)
-    start = time.perf_counter()
-    arrays = measurement.measure(network, chosen)
-    made = provenance(network.train.labels.device, time.perf_counter() - start)
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"time_limit is {time_limit}: a positive number of seconds is needed")
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise TypeError(f"progress is {progress!r}: True, False or a function of a repro.watch.Progress is needed")
+    start, device = time.perf_counter(), network.train.labels.device
+    kept = None
+    if checkpoint is not None:
+        content = {"settings": asdict(chosen), "settled": settled, "loss": network.loss.name}
+        content |= {"network": _fingerprint(network), **environment(device)}
+        kept = Checkpoint(Path(checkpoint), identity.digest({"name": name, "version": measurement.version, **content}))
+    with contextlib.ExitStack() as stack:
+        told = stack.enter_context(Bar()) if progress is True else progress or None
+        watch = Watch(checkpoint=kept, time_limit=time_limit, progress=told, settled=settled)
+        stack.enter_context(watching(watch))
+        stack.enter_context(interruptible(watch))
+        arrays = watch.result_of(lambda: measurement.measure(network, chosen))
+    if kept is not None and watch.stopped is None:
+        kept.remove()
+    made = provenance(device, time.perf_counter() - start + (kept.seconds_before if kept else 0))
     made |= {"measurement": {"name": name, **asdict(chosen)}, "epochs": network.epochs}
     made |= {"loss": network.loss.name}
+    if settled is not None and chosen.steps is None:
+        made["settled"] = settled
+    if watch.stopped is not None:
+        made["incomplete"] = watch.stopped
     return Measured(network.cell, arrays, made)
+
+
+def _fingerprint(network: Network) -> str:
+    """Of the network with its checkpoints, all its data, and its loss as far as it is tensors."""
+    models = [network.model, *map(network.at_epoch, network.epochs)]
+    test = [] if network.test is None else network.batches("test")
+    weights = [value for value in vars(network.loss).values() if isinstance(value, torch.Tensor)]
+    return fingerprint(models, [*network.batches(), *test, weights])

@@ -1,5 +1,6 @@
 """A network of one's own: the library API, as a new user would call it."""
 
+import inspect
 import subprocess
 import sys
 from dataclasses import fields
@@ -73,6 +74,24 @@ def test_a_file_of_something_else_is_no_measurement(tmp_path):
 def test_what_the_package_offers():
     assert {"spectrum", "load", "Network", "__version__"} <= set(dir(repro))
     assert all(getattr(repro, name) is not None for name in dir(repro))
+
+
+def test_without_steps_a_spectrum_ends_when_it_has_settled(problem):
+    model, x, y = problem
+    found = repro.spectrum(model, (x, y), outliers=1)
+    assert found.spectrum("train_gauss_newton").steps < 63  # P: more than one look, fewer than exhaust the space
+    assert found.spectrum("train_gauss_newton").converged.all()
+    assert repro.spectrum(model, (x, y), outliers=1, steps=40).spectrum("train_gauss_newton").steps == 40
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), [("spectrum", "hessian_spectrum"), ("knockouts", "gauss_newton_knockouts")]
+)
+def test_help_names_the_settings_with_their_defaults(function, name):
+    shown = inspect.signature(getattr(repro, function)).parameters
+    for field in fields(find_measurement(name).settings):
+        assert shown[field.name].default == field.default
+    assert {"checkpoint", "time_limit", "progress"} < set(shown)
 
 
 def test_knockouts_and_operators(problem):
@@ -178,6 +197,8 @@ def test_figures_by_number(problem):
         ),
         (lambda n: repro.measure("gauss_newton_knockouts", n, knockout="both"), ValueError, "one of 'subtraction', "),
         (lambda n: repro.measure("dynamics", n), ValueError, "no checkpoints"),
+        (lambda n: repro.measure("dynamics", n, progress=3), TypeError, "progress is 3: True, False or a function"),
+        (lambda n: repro.measure("dynamics", n, time_limit=0), ValueError, "time_limit is 0: a positive number"),
         (lambda n: repro.measure("weights", n), ValueError, "without weight decay"),
         (lambda n: repro.measure("layer_features", n).outliers("train"), ValueError, "no spectrum 'train'"),
     ],

@@ -20,13 +20,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": set(),
     "training": {"storage"},
     "network": {"curvature", "data", "storage"},
-    "measurements": {"curvature", "linalg", "network", "spectra"},
+    "watch": {"linalg", "storage"},
+    "measurements": {"curvature", "linalg", "network", "spectra", "watch"},
     "matrix": {"curvature", "linalg", "measurements", "network"},
     "figures": {"spectra", "storage"},
     "report": {"figures", "spectra", "storage"},
-    "pipeline": {"data", "figures", "measurements", "models", "network", "report", "storage", "training"},
+    "pipeline": {"data", "figures", "measurements", "models", "network", "report", "storage", "training", "watch"},
     "tracker": {"curvature", "figures", "linalg", "matrix", "measurements", "network"},
-    "api": {"curvature", "figures", "measurements", "network", "spectra", "storage"},
+    "api": {"curvature", "figures", "measurements", "network", "spectra", "storage", "watch"},
     "__init__": {"api", "matrix", "network", "tracker"},
 }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from repro.linalg.lanczos import basis_device, negligible, orthogonalise
-from repro.linalg.operator import LinearOperator
+from repro.linalg.operator import LinearOperator, Stopped
 from repro.linalg.outside import Order, look_outside, size
 from repro.linalg.probe import check_pair, inner, norm, random_unit_vector
 
@@ -69,7 +69,10 @@ def top_eigenpairs(
     run takes 8 products, or a third of the search's where these are more; after a restart, which may pass an eigenvalue
     by, as many as the search, or fewer if they exclude that anything is missing.
 
+    Where the products are stopped (`Stopped`) what the search has found until then is returned, as `unconfirmed`.
+
     Raises:
+        Stopped: the products are stopped before the first.
         ValueError: k is not in 1..P, `max_products` < k, the budget holds fewer than k + 2 vectors, or A is not
             symmetric.
 
@@ -86,26 +89,35 @@ def top_eigenpairs(
     before, generator = A.products, torch.Generator().manual_seed(seed)
     search = _Search(A, rows, by, generator, memory_budget)
     while True:
-        search.step()
+        try:
+            search.step()
+        except Stopped:
+            if search.size == 0:
+                raise
         values, Y, couplings = search.ritz(k)
         good = is_converged(values, couplings.abs(), tolerance, A.dtype, search.scale)
-        if search.exhausted or search.products >= max_products or (search.size >= k and bool(good.all())):
+        A.found(int(good.sum()), k)
+        if A.stopped or search.exhausted or search.products >= max_products or (search.size >= k and bool(good.all())):
             break
         search.advance(k)
     vectors = torch.empty(len(values), A.dim, dtype=A.dtype, device=A.device)
     combine(search.Q[: search.size], Y, vectors)
     del search.Q
-    pairs, _ = confirmed(
-        A,
-        k,
-        (values, vectors.T, couplings),
-        generator,
-        by=by,
-        tolerance=tolerance,
-        scale=search.scale,
-        steps=search.products if search.restarted else max(8, search.products // 3),
-        max_products=before + max_products - A.products,
-    )
+    ritz = values, vectors.T, couplings
+    try:
+        pairs, _ = confirmed(
+            A,
+            k,
+            ritz,
+            generator,
+            by=by,
+            tolerance=tolerance,
+            scale=search.scale,
+            steps=search.products if search.restarted else max(8, search.products // 3),
+            max_products=before + max_products - A.products,
+        )
+    except Stopped:
+        pairs = unconfirmed(A, ritz, tolerance, search.scale)
     return pairs._replace(products=A.products - before)
 
 
@@ -163,7 +175,7 @@ class _Search:
         """The k leading Ritz pairs; the residual of each is its coupling times the next direction."""
         values, Y = torch.linalg.eigh(self.T[: self.size, : self.size])
         chosen = leading(values, k, self.by)
-        return values[chosen], Y[:, chosen], self.beta * Y[-1, chosen]
+        return values[chosen], Y[:, chosen], self.coupling @ Y[:, chosen]
 
     def advance(self, k: int) -> None:
         """Make room if the basis is full: the leading Ritz vectors are kept, and what they leave couples to them."""
@@ -252,6 +264,21 @@ def confirmed(
         log.warning("an eigenvalue of size %.4g lies outside: the smaller pairs are not the leading ones", seen)
     values, residuals = values.to(A.device, A.dtype), residuals.to(A.device, A.dtype)
     return Eigenpairs(values, vectors, residuals, converged.to(A.device), A.products - before), likely
+
+
+def unconfirmed(
+    A: LinearOperator, ritz: tuple[Tensor, Tensor, Tensor], tolerance: float, scale: float
+) -> Eigenpairs:  # ritz: values [K], vectors [P, K], couplings [K]
+    """Ritz pairs of a search that was stopped before they could be `confirmed`.
+
+    Their residuals are the couplings, and as much as rounding may add; that no larger eigenvalue, and no copy of one,
+    was passed by, nobody has looked.
+    """
+    values, vectors, couplings = ritz
+    residuals = torch.hypot(couplings, torch.full_like(couplings, negligible(A.dtype, scale)))
+    converged = is_converged(values, residuals, tolerance, A.dtype, scale)
+    values, residuals = values.to(A.device, A.dtype), residuals.to(A.device, A.dtype)
+    return Eigenpairs(values, vectors, residuals, converged.to(A.device), 0)
 
 
 def true_residuals(

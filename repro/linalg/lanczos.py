@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from repro.linalg.operator import LinearOperator
+from repro.linalg.operator import LinearOperator, Stopped
 from repro.linalg.probe import check_pair, inner, norm, random_unit_vector
 
 log = logging.getLogger(__name__)
+Until = Callable[[Tensor, Tensor], bool]  # alpha [m], beta [m] of the steps made -> whether they are enough
 
 
 class Tridiagonal(NamedTuple):
@@ -78,14 +79,17 @@ def lanczos(
     orthogonal_to: Tensor | None = None,
     scale: float = 0.0,
     basis_device: torch.device | None = None,
+    until: Until | None = None,
 ) -> Tridiagonal:  # start [P], orthogonal_to [K, P]
     """At most `steps` Lanczos steps with full reorthogonalisation; keeps steps x P numbers.
 
     With orthonormal rows `orthogonal_to` = U the matrix is (I - U^T U) A (I - U^T U) on the complement of U; then
     `scale`, the norm of A, says what counts as rounding there. The basis lies on `basis_device`, by default the device
     of A. Returns fewer rows if the Krylov space is exhausted: at the rank of A plus one at the latest, always at P.
+    With `until`, which is asked after each step, also where it says so, or where the products are stopped.
 
     Raises:
+        Stopped: the products are stopped, and there is no `until` or no step.
         ValueError: A is not symmetric, or a product is not finite; see `repro.linalg.probe.check_pair`.
     """
     known = 0 if orthogonal_to is None else len(orthogonal_to)
@@ -99,7 +103,13 @@ def lanczos(
     for m in range(steps):
         previous, q = q, w / size
         basis[known + m] = q
-        w = A @ q
+        try:
+            w = A @ q
+        except Stopped:
+            if until is None or m == 0:
+                raise
+            m -= 1
+            break
         alpha[m] = inner(q, w)
         coupling = size if m else 0.0
         if m == 1:  # beta[0] is <A q_0, q_1>
@@ -108,7 +118,7 @@ def lanczos(
         w = orthogonalise(w - float(alpha[m]) * q - coupling * previous, basis[: known + m + 1])
         beta[m] = size = norm(w)
         scale = max(scale, abs(float(alpha[m])), coupling)
-        if size <= negligible(A.dtype, scale):
+        if size <= negligible(A.dtype, scale) or (until is not None and until(alpha[: m + 1], beta[: m + 1])):
             break
     return Tridiagonal(alpha[: m + 1], beta[: m + 1], basis[known : known + m + 1])
 

@@ -12,16 +12,36 @@ if TYPE_CHECKING:
     import scipy.sparse.linalg
 
 
+class Stopped(Exception):
+    """A product was not made, because whoever watches wants the work to end; see `LinearOperator.stopped`.
+
+    Searches that can return what they have found until then catch it; everything else lets it pass.
+    """
+
+
 class LinearOperator:
     """A symmetric P x P matrix; subclasses define `matmat`.
 
     `like` is any vector [P] with the operator's dimension, dtype and device.
     `products` counts the columns multiplied so far, so that costs are counted, not estimated.
+    `stopped` is True once a product has raised `Stopped`; `listening`, if it wants to hear of `found`. Both are for
+    operators whose products somebody watches; see `repro.watch`.
     """
+
+    stopped = False
+    listening = False
 
     def __init__(self, like: Tensor):
         self.dim, self.dtype, self.device = len(like), like.dtype, like.device
         self.products = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return type(self).__name__
+
+    def found(self, converged: int, wanted: int) -> None:
+        """A search says how many of the eigenpairs that are wanted have converged so far."""
 
     def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
         raise NotImplementedError

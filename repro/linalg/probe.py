@@ -51,11 +51,9 @@ def check_pair(A: LinearOperator, left: float, right: float, size: float) -> Non
             that changes between products (active dropout, batch norm in train mode) is caught as well.
     """
     if not (math.isfinite(left) and math.isfinite(right)):
-        raise ValueError(
-            f"{type(A).__name__}: a product with a random vector is not finite; look for a non-finite loss"
-        )
+        raise ValueError(f"{A.name}: a product with a random vector is not finite; look for a non-finite loss")
     if abs(left - right) > torch.finfo(A.dtype).eps ** 0.5 * size:
         raise ValueError(
-            f"{type(A).__name__} is not one fixed symmetric matrix: <u, A v> = {left:.6g} but <v, A u> = {right:.6g}; "
+            f"{A.name} is not one fixed symmetric matrix: <u, A v> = {left:.6g} but <v, A u> = {right:.6g}; "
             "every product must use the same data, parameters and masks"
         )

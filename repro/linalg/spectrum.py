@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from repro.linalg.density import padded
-from repro.linalg.eigenpairs import Eigenpairs, combine, confirmed, leading, top_eigenpairs
-from repro.linalg.lanczos import Tridiagonal, basis_device, fast_lanczos, lanczos, negligible
-from repro.linalg.operator import LinearOperator
+from repro.linalg.eigenpairs import (
+    Eigenpairs,
+    combine,
+    confirmed,
+    is_converged,
+    leading,
+    top_eigenpairs,
+    unconfirmed,
+)
+from repro.linalg.lanczos import Tridiagonal, basis_device, fast_lanczos, lanczos, negligible, tridiagonal
+from repro.linalg.operator import LinearOperator, Stopped
 from repro.linalg.probe import random_unit_vector
+from repro.spectra.broadening import moved
 from repro.spectra.record import Spectrum
+
+LOOK = 8  # after so many steps each it is looked how far a run has come (ours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +45,7 @@ def spectrum(
     tolerance: float = 1e-3,
     memory_budget: int = 8 << 30,
     seed: int = 0,
+    settled: float | None = None,
 ) -> LanczosSpectrum:
     """Top k eigenpairs and a quadrature of the whole spectrum in about probes x steps products.
 
@@ -49,11 +63,20 @@ def spectrum(
     within the budget, and the density from Lanczos runs that keep no basis, with starts of their own: then all
     converged pairs are taken out, and the probes see what copies are left.
 
+    Where the products are stopped (`Stopped`) what there is by then is returned: the leading Ritz pairs of a shorter
+    run, not confirmed and none of them taken out of the density, or the pairs and the probes that are finished; it may
+    be no probe at all.
+
     Args:
         k: Eigenpairs wanted, by magnitude; 0 for a density without deflation.
         steps: Lanczos steps of each probe, the number of quadrature nodes; more than k.
+        settled: With it the first run is over, and with it the number of steps found, as soon as the k pairs have
+            converged and 8 more steps have moved less than this share of the density without them, at the resolution
+            of 64 steps (`repro.spectra.broadening.moved`). Where the budget does not hold the basis, all steps are
+            made.
 
     Raises:
+        Stopped: the products are stopped before the first.
         ValueError: steps <= k, no probes, or a budget too small for k eigenpairs.
 
     >>> import torch
@@ -73,9 +96,12 @@ def spectrum(
     own = seed + 7919  # another stream than the probes: their starts must know nothing of the pairs
     if device is None:
         pairs = _restarted(A, k, steps, tolerance, memory_budget, own)
-        out = pairs.converged
+        out = pairs.converged & (not A.stopped)
     else:
-        run = lanczos(A, random_unit_vector(A, generator), steps, basis_device=device)
+        look = _Look(A, k, tolerance, settled)
+        run = lanczos(A, random_unit_vector(A, generator), steps, basis_device=device, until=look)
+        if A.stopped or look.enough:
+            steps = len(run.alpha)  # the smoothing of a curve goes by the number of nodes
         pairs, out = _from_run(A, run, k, tolerance, own)
         rows.append(_first_probe(run, pairs, out))
         del run
@@ -85,9 +111,12 @@ def spectrum(
         nodes = weights = torch.empty(0, dtype=torch.float64)
         if len(known) < A.dim:
             start = random_unit_vector(A, generator)
-            nodes, weights = _on_complement(A, start, steps - len(known), U, scale, device)
+            try:
+                nodes, weights = _on_complement(A, start, steps - len(known), U, scale, device)
+            except Stopped:
+                break
         rows.append(_with_outliers(known, nodes, weights, A.dim))
-    length = max(steps, *(len(nodes) for nodes, _ in rows))
+    length = max([steps, *(len(nodes) for nodes, _ in rows)])
     return LanczosSpectrum(
         padded([row[0] for row in rows], length),
         padded([row[1] for row in rows], length),
@@ -101,27 +130,66 @@ def spectrum(
     )
 
 
+class _Look:
+    """How far a run has come: A is told how many of the k pairs have converged; whether that is `enough`."""
+
+    def __init__(self, A: LinearOperator, k: int, tolerance: float, settled: float | None):
+        self.A, self.k, self.tolerance, self.settled, self.enough = A, k, tolerance, settled, False
+        self._density: tuple[np.ndarray, np.ndarray] | None = None  # nodes and weights without the pairs, the last time
+
+    def __call__(self, alpha: Tensor, beta: Tensor) -> bool:  # [m], [m] -> whether the run is over
+        if len(alpha) % LOOK or not (self.A.listening or self.settled):
+            return False
+        values, Y = tridiagonal(alpha.tolist(), beta.tolist()).eigh()
+        top, scale = leading(values, self.k, "magnitude"), float(values.abs().max())
+        residuals = (beta[-1] * Y[-1, top]).abs()
+        converged = int(is_converged(values[top], residuals, self.tolerance, self.A.dtype, scale).sum())
+        self.A.found(converged, self.k)
+        if self.settled:
+            rest = torch.ones_like(values, dtype=torch.bool).index_fill(0, top, False)
+            before, self._density = self._density, (values[rest].numpy(), (Y[0, rest] ** 2).numpy())
+            if converged == self.k and before is not None and len(before[0]):
+                self.enough = moved(*before, *self._density) < self.settled
+        return self.enough
+
+
 def _from_run(A: LinearOperator, run: Tridiagonal, k: int, tolerance: float, seed: int) -> tuple[Eigenpairs, Tensor]:
-    """The k leading Ritz pairs of a Lanczos run on A, confirmed; and which are taken out of the density."""
+    """The k leading Ritz pairs of a Lanczos run on A, confirmed; and which are taken out of the density.
+
+    Where the products are stopped the pairs are not confirmed, and as each may have copies none is taken out.
+    """
     values, Y = run.eigh()
     chosen, scale = leading(values, k, "magnitude"), float(values.abs().max())
     vectors = torch.empty(len(chosen), A.dim, dtype=A.dtype, device=A.device)
     combine(run.Q, Y[:, chosen], vectors)
-    steps = max(16, len(values) // 8)
-    pairs, likely = confirmed(
-        A,
-        k,
-        (values[chosen], vectors.T, run.beta[-1] * Y[-1, chosen]),
-        torch.Generator().manual_seed(seed),
-        by="magnitude",
-        tolerance=tolerance,
-        scale=scale,
-        steps=steps,
-        max_products=len(values),
-        copies=True,
-    )
+    ritz = values[chosen], vectors.T, run.beta[-1] * Y[-1, chosen]
+    try:
+        pairs, likely = confirmed(
+            A,
+            k,
+            ritz,
+            torch.Generator().manual_seed(seed),
+            by="magnitude",
+            tolerance=tolerance,
+            scale=scale,
+            steps=_confirming(len(values)),
+            max_products=len(values),
+            copies=True,
+        )
+    except Stopped:
+        pairs, likely = unconfirmed(A, ritz, tolerance, scale), math.inf
     single = (1 - tolerance) * pairs.eigenvalues.abs() - negligible(A.dtype, scale) > likely
     return pairs, pairs.converged & single
+
+
+def _confirming(steps: int) -> int:
+    """Products that confirm the pairs of a run of so many steps, where it has missed nothing."""
+    return max(16, steps // 8)
+
+
+def usual_products(steps: int, probes: int) -> int:
+    """About how many products `spectrum` makes; fewer where a Krylov space is exhausted, more where pairs are added."""
+    return probes * steps + 1 + _confirming(steps)
 
 
 def _first_probe(run: Tridiagonal, pairs: Eigenpairs, out: Tensor) -> tuple[Tensor, Tensor]:

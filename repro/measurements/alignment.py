@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +17,17 @@ from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian
 from repro.curvature.many_classes import class_gram
 from repro.linalg.eigenpairs import Eigenpairs, top_eigenpairs
-from repro.linalg.operator import LinearOperator
+from repro.linalg.operator import LinearOperator, Stopped
 from repro.measurements.settings import EXACT_LIMIT, Memory, MemorySettings, check_count, vector_bytes
 from repro.spectra.exact import PARTS, ExactSpectrum
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
 
 
 VERSION = 3
+MATRICES = {"hessian": Hessian, "gauss_newton": GaussNewton}
 
 
 @dataclass
@@ -46,9 +49,19 @@ class EigenpairSettings(MemorySettings):
             vector, steps=self.products(network.classes), pairs=k, held=held, matrix="Hess and G"
         )
 
+    def plan(self, network: Network, searches: int, memory: Memory) -> None:
+        """Say to whoever watches how many times `largest` will be called."""
+        products = self.products(network.classes)
+        current().plan(searches, products, basis=memory.basis, vector=vector_bytes(network))
+
     def largest(self, A: LinearOperator, k: int, *, classes: int, memory: Memory) -> Eigenpairs:
-        """The k algebraically largest eigenpairs of A."""
-        return top_eigenpairs(
+        """The k algebraically largest eigenpairs of A.
+
+        Raises:
+            Stopped: the search was stopped.
+        """
+        A = current().over(A)
+        found = top_eigenpairs(
             A,
             min(k, A.dim),
             tolerance=self.tolerance,
@@ -57,6 +70,9 @@ class EigenpairSettings(MemorySettings):
             seed=self.seed,
             by="largest",
         )
+        if A.stopped:  # what it has found by then is less than was asked for
+            raise Stopped
+        return found
 
 
 @dataclass
@@ -96,15 +112,18 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     for_exact = int(settings.memory_bytes) - 2 * C * vector_bytes(network)  # beside the leading C of both matrices
     gram = class_gram(model, data, memory_budget=means)
     companion = class_gram(model, data, memory_budget=means, companion=True)
-    arrays = {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS[:2]}
+    arrays = current().found
+    arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS[:2]}
     arrays["companion_class_part"] = companion.eigenvalues("class").cpu().numpy()
     exact = len(network.train.labels) * C <= settings.exact_limit
+    settings.plan(network, 2, memory)
     top: dict[str, Tensor] = {}
-    for name, kind in (("hessian", Hessian), ("gauss_newton", GaussNewton)):
+
+    def of_matrix(name: str) -> dict[str, np.ndarray]:
         by_exact = exact and name == "gauss_newton"
-        A = kind(model, data, memory_budget=memory.graphs)
+        A = MATRICES[name](model, data, memory_budget=memory.graphs)
         pairs = settings.largest(A, min(count, C) if by_exact else count, classes=C, memory=memory)
-        top[name], dim = pairs.vectors[:, :C].clone(), A.dim
+        leading = pairs.vectors[:, :C].clone()
         del A  # its graphs go before those of the next matrix are made
         if by_exact:
             del pairs
@@ -113,9 +132,15 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         else:
             found = described(pairs, GaussNewton(model, data, memory_budget=memory.graphs), gram)
             del pairs
-        arrays |= {f"{name}_{key}": value for key, value in found.items()}
+        return {f"{name}_{key}": value for key, value in found.items()} | {"vectors": leading.cpu().numpy()}
+
+    for name in MATRICES:
+        found = current().once(partial(of_matrix, name))
+        top[name] = torch.from_numpy(found.pop("vectors")).to(gram.weights.device)
+        arrays |= found
     arrays["hessian_gauss_newton_cosines"] = cosines(top["hessian"].T @ top["gauss_newton"]).cpu().numpy()
-    return arrays | {"dim": np.array(dim)}
+    arrays["dim"] = np.array(len(top["hessian"]))
+    return arrays
 
 
 def described(pairs: Eigenpairs, G: GaussNewton, gram: ClassGram) -> dict[str, np.ndarray]:

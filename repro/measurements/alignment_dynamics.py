@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from repro.curvature.many_classes import class_gram
 from repro.measurements.alignment import EigenpairSettings, cosines
 from repro.measurements.dynamics import spread_epochs, stacked
 from repro.measurements.settings import check_count
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -52,8 +54,9 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     network.check_every_class()
     chosen, C = spread_epochs(network, settings.epochs), network.classes
     means, memory = settings.means_bytes(network), settings.memory(network, C - 1)
-    rows: list[dict[str, np.ndarray]] = []
-    for epoch in chosen:
+    settings.plan(network, len(chosen), memory)
+
+    def at_epoch(epoch: int) -> dict[str, np.ndarray]:
         model, data = network.at_epoch(epoch), network.batches()
         gram = class_gram(model, data, memory_budget=means)
         G = GaussNewton(model, data, memory_budget=memory.graphs)
@@ -64,6 +67,9 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         found |= {f"share_{part}": contributions[part] / pairs.eigenvalues for part in SPANNED_PARTS}
         found["overlap_class"] = seen.square().sum(dim=0)
         found["class_cosines"] = cosines(seen)
-        rows.append({key: value.cpu().numpy() for key, value in found.items()})
+        return {key: value.cpu().numpy() for key, value in found.items()} | {"dim": np.array(G.dim)}
+
+    rows = [current().once(partial(at_epoch, epoch)) for epoch in chosen]
+    dims = [row.pop("dim") for row in rows]
     arrays = {name: stacked([row[name] for row in rows]) for name in rows[0]}
-    return arrays | {"epochs": np.array(chosen), "dim": np.array(G.dim)}
+    return arrays | {"epochs": np.array(chosen), "dim": dims[0]}

@@ -10,6 +10,7 @@ import numpy as np
 from repro.curvature.hessian import Hessian
 from repro.linalg.density import quadrature
 from repro.measurements.settings import LanczosSettings, check_count
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -40,7 +41,13 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         deflated_nodes, _weights [probes, M], _eigenvalues, _residuals, _converged, _deflated [k], _dim: see `spectrum`.
     """
     memory = settings.memory(network, outliers=settings.outliers, matrix="Hess")
+    settings.plan(network, 2, memory)
     hessian = Hessian(network.model, network.batches(), memory_budget=memory.graphs, loss=network.loss)
     found = settings.estimate(hessian, outliers=settings.outliers, classes=network.classes, memory=memory)
-    nodes, weights = quadrature(hessian, found.steps, settings.probes, settings.seed)
-    return {"plain_nodes": nodes, "plain_weights": weights} | found.arrays("deflated")
+    watch = current()
+
+    def plain() -> dict[str, np.ndarray]:
+        nodes, weights = quadrature(watch.over(hessian), found.steps, settings.probes, settings.seed)
+        return {"plain_nodes": nodes, "plain_weights": weights}
+
+    return watch.once(plain) | found.arrays("deflated")

@@ -53,6 +53,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     network.check_every_class()
     chosen, C = spread_epochs(network, settings.epochs), network.classes
     means, memory = settings.means_bytes(network), settings.memory(network, outliers=None, matrix="G")
+    settings.plan(network, 2 * len(chosen), memory)
     rows: list[dict[str, np.ndarray]] = []
     spectra: dict[str, list[Spectrum]] = {"gauss_newton": [], "within": []}
     for epoch in chosen:

@@ -14,6 +14,7 @@ from repro.curvature.many_classes import class_gram
 from repro.linalg.operator import LinearOperator, Projected
 from repro.measurements.settings import LanczosSettings, check_choice, check_count
 from repro.spectra.record import Spectrum
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -53,9 +54,12 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     network.check_every_class()
     data, C = network.batches(), network.classes
     gram = class_gram(network.model, data, memory_budget=settings.means_bytes(network))
-    arrays = {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
+    arrays = current().found
+    arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
+    arrays["mass"] = gram.weights.cpu().numpy()
     means = 3 * C**2 if settings.knockout == "projection" else 0  # the means, and their bases while they are made
     memory = settings.memory(network, outliers=settings.outliers, held=means, matrix="G and its knockouts")
+    settings.plan(network, 1 + len(SPANNED_PARTS), memory)
     G = GaussNewton(network.model, data, memory_budget=memory.graphs)
     full = settings.estimate(G, outliers=settings.outliers, classes=C, memory=memory)
     arrays |= full.arrays("full")
@@ -64,7 +68,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         arrays |= settings.estimate(rest, outliers=settings.outliers, classes=C, memory=memory).arrays(part)
     k = C if settings.outliers is None else settings.outliers
     arrays |= _without_within(gram, k, full.steps, G.dim).arrays("within")
-    return arrays | {"mass": gram.weights.cpu().numpy()}
+    return arrays
 
 
 def projected(G: GaussNewton, network: Network, part: SpannedPart) -> LinearOperator:

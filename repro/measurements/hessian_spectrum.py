@@ -12,6 +12,7 @@ from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
 from repro.measurements.exact_spectrum import first_of_each_class
 from repro.measurements.settings import LanczosSettings, check_count
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -50,20 +51,21 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         <s>_dim: P.
         test_examples: how many test examples there are in the test spectra, if there are test spectra.
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays = current().found
     names = settings.spectra or usual_spectra(network)
-    if any(name.startswith("test") for name in names):
-        arrays["test_examples"] = np.array(sum(len(y) for _, y in batches(network, "test", settings)))
+    data = {split: batches(network, split, settings) for split in {name.partition("_")[0] for name in names}}
     memory = settings.memory(network, outliers=settings.outliers, matrix="Hess, G and E")
+    settings.plan(network, len(names), memory)
     if not network.loss.convex and any(not name.endswith("hessian") for name in names):
         GaussNewton(
             network.model, network.batches(), loss=network.loss
         )  # refuses a loss without G before hours of Hess
     for name in names:
         split, _, matrix = name.partition("_")
-        data = batches(network, split, settings)
-        A = MATRICES[matrix](network.model, data, memory_budget=memory.graphs, loss=network.loss)
+        A = MATRICES[matrix](network.model, data[split], memory_budget=memory.graphs, loss=network.loss)
         arrays |= settings.estimate(A, outliers=settings.outliers, classes=network.classes, memory=memory).arrays(name)
+        if split == "test":
+            arrays["test_examples"] = np.array(sum(len(y) for _, y in data[split]))
     return arrays
 
 

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, get_args
 
+import numpy as np
+
 from repro.linalg.operator import LinearOperator
-from repro.linalg.spectrum import spectrum
+from repro.linalg.spectrum import spectrum, usual_products
 from repro.spectra.record import Spectrum
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -150,18 +153,29 @@ class LanczosSettings(MemorySettings):
         pairs, steps = C if outliers is None else outliers, self.lanczos_steps(C)
         return self.lanczos_memory(vector_bytes(network), steps=steps, pairs=pairs, held=held, matrix=matrix)
 
+    def plan(self, network: Network, spectra: int, memory: Memory) -> None:
+        """Say to whoever watches how many spectra will be estimated."""
+        products = usual_products(self.lanczos_steps(network.classes), self.probes)
+        current().plan(spectra, products, basis=memory.basis, vector=vector_bytes(network))
+
     def estimate(self, A: LinearOperator, *, outliers: int | None, classes: int, memory: Memory) -> Spectrum:
         """The spectrum of A with its `outliers` leading eigenvalues (None: one for each class); vectors are let go."""
-        found = spectrum(
-            A,
-            k=classes if outliers is None else outliers,
-            steps=self.lanczos_steps(classes),
-            probes=self.probes,
-            tolerance=self.tolerance,
-            memory_budget=memory.basis,
-            seed=self.seed,
-        )
-        return Spectrum(*(getattr(found, each.name) for each in fields(Spectrum)))
+        watch = current()
+
+        def work() -> dict[str, np.ndarray]:
+            found = spectrum(
+                watch.over(A),
+                k=classes if outliers is None else outliers,
+                steps=self.lanczos_steps(classes),
+                probes=self.probes,
+                tolerance=self.tolerance,
+                memory_budget=memory.basis,
+                seed=self.seed,
+                settled=watch.settled if self.steps is None else None,
+            )
+            return found.arrays("found")
+
+        return Spectrum.from_arrays(watch.once(work), "found")
 
 
 def check_count(name: str, value: int | None, *, least: int) -> None:

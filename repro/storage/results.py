@@ -71,12 +71,15 @@ def result_path(root: Path, measurement: str, cell: Cell | None) -> Path:
     return root / "results" / (str(cell) if cell else "") / f"{measurement}.npz"
 
 
-def save_result(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, Any]) -> None:
-    """Write arrays and provenance as one npz file that proves its content, atomically."""
+def save_result(
+    path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, Any], *, compressed: bool = True
+) -> None:
+    """Write arrays and provenance as one npz file that proves its content, atomically; not `compressed` is faster."""
+    savez = np.savez_compressed if compressed else np.savez
 
     def write(unfinished: Path) -> None:
         with unfinished.open("wb") as file:
-            np.savez_compressed(file, provenance=np.array(json.dumps(provenance)), **arrays)  # type: ignore[arg-type]
+            savez(file, provenance=np.array(json.dumps(provenance)), **arrays)  # type: ignore[arg-type]
         with zipfile.ZipFile(unfinished, "a") as archive:
             archive.comment = SEAL.encode()
 

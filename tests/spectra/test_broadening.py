@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from repro.spectra.broadening import broaden, gaussian_width, linear_curve, log_curve, wasserstein
+from repro.spectra.broadening import broaden, gaussian_width, linear_curve, log_curve, moved, wasserstein
 
 NODES = np.array([[-1.0, 0.0, 2.0], [-0.5, 0.5, 1.0]])
 WEIGHTS = np.array([[0.25, 0.5, 0.25], [0.2, 0.3, 0.5]])
@@ -78,3 +78,10 @@ def test_wasserstein_of_known_pairs():
     assert wasserstein([10.0], [1.0], [-1000.0], epsilon=0.0) == pytest.approx(np.log(100))
     # rows of probes count as their average: half the mass at 0, half at 2, against all at 1
     assert wasserstein([[0.0], [2.0]], [[1.0], [1.0]], [1.0]) == pytest.approx(1)
+
+
+def test_what_share_of_a_density_moved():
+    nodes, weights = np.array([0.0, 1.0]), np.array([1.0, 1.0])
+    assert moved(nodes, weights, nodes, 3 * weights) == pytest.approx(0, abs=1e-12)
+    assert moved(nodes, np.array([1.0, 0.0]), nodes, np.array([0.0, 1.0])) == pytest.approx(1, rel=0.01)
+    assert moved(nodes, np.array([0.6, 0.4]), nodes, weights) == pytest.approx(0.1, rel=0.01)

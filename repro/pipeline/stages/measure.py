@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from repro.storage.index import known
 
 if TYPE_CHECKING:
     from repro.network import Network
+    from repro.watch import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -93,17 +95,40 @@ class Measure(Task):
 
     def run(self, device: str) -> None:
         from repro.storage.provenance import provenance
+        from repro.watch import Watch, watching
 
         digest, origin = self._digest(), self._origin()
         network = [self.of.network(device)] if self.of else []
+        kept = self._checkpoint(self.of, digest, device) if self.of else None
         start, before = time.perf_counter(), products()
-        arrays = find_measurement(self.measurement).measure(*network, self.typed_settings())
+        with watching(Watch(checkpoint=kept)):
+            arrays = find_measurement(self.measurement).measure(*network, self.typed_settings())
         made = provenance(device, time.perf_counter() - start) | {"digest": digest}
         made["products"] = products() - before
         if network:
             made["epochs"] = network[0].epochs
+        if kept:
+            made["seconds"] += round(kept.seconds_before, 3)
+            made["products"] += kept.taken
         results.save_result(self.path, arrays, origin | made)
+        if kept:
+            kept.remove()
         log.info("%s", self.path)
+
+    def _checkpoint(self, of: Retrain | OwnWeights, digest: str, device: str) -> Checkpoint:
+        """Where it keeps what it has, beside its result; what another measurement has left there is removed."""
+        from repro.watch import Checkpoint, ForeignCheckpointError
+        from repro.watch.fingerprint import environment
+
+        folder = self.path.with_name(f"{self.measurement}.unfinished")
+        also = {"settings": dict(self.settings), "batch": of.machine.curvature_batch, **environment(device)}
+        own = identity.digest({"result": digest, **also})
+        try:
+            return Checkpoint(folder, own, seconds=of.machine.checkpoint_seconds)
+        except ForeignCheckpointError as error:
+            log.warning("%s; this measurement starts from the beginning", error)
+            shutil.rmtree(folder)
+            return Checkpoint(folder, own, seconds=of.machine.checkpoint_seconds)
 
     def typed_settings(self) -> Any:
         """The settings as the measurement takes them, an instance of its Settings."""

@@ -1,11 +1,12 @@
 """A measurement is made once of each network, and anew when it, its settings or the network change."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from cells import small
 
+from repro.curvature.risk import RiskOperator
 from repro.measurements import class_means, find_measurement, logistic_regression
 from repro.pipeline import tasks
 from repro.pipeline.stages.measure import Measure, OwnWeights
@@ -106,6 +107,50 @@ def test_weights_of_ones_own(tmp_path, machine):
     assert load_provenance(task.path)["epochs"] == []
     save_weights(weights, build(small(seed=1)))
     assert not task.finished()
+
+
+class Killed(BaseException):
+    """In the place of a kill: nothing catches it."""
+
+
+def test_one_that_is_killed_goes_on_where_it_was(retrained, tmp_path, monkeypatch, machine):
+    eager = replace(retrained, machine=replace(machine, checkpoint_seconds=0))
+    task = measure(tmp_path, "hessian_spectrum", eager, steps=12)
+    tasks.run(task)
+    expected = load_result(task.path, None)
+    task.path.unlink()
+    product, left = RiskOperator.matmat, [30]  # in the second spectrum
+
+    def dying(self, V):
+        left[0] -= 1
+        if not left[0]:
+            raise Killed
+        return product(self, V)
+
+    monkeypatch.setattr(RiskOperator, "matmat", dying)
+    with pytest.raises(Killed):
+        tasks.run(task)
+    assert not task.finished()
+    monkeypatch.undo()
+    tasks.run(task)
+    found = load_result(task.path, None)
+    assert {name: array.tobytes() for name, array in found.arrays.items()} == {
+        name: array.tobytes() for name, array in expected.arrays.items()
+    }
+    made, before = found.provenance["products"], expected.provenance["products"]
+    assert made == before + 1  # one to prove the checkpoint
+    assert [path.name for path in task.path.parent.iterdir()] == [task.path.name]
+
+
+def test_what_another_measurement_has_left_is_removed(retrained, tmp_path, caplog):
+    task = measure(tmp_path, "class_means", retrained)
+    left = task.path.with_name("class_means.unfinished") / "0123456789abcdef-0001.part"
+    left.parent.mkdir(parents=True)
+    left.write_text("of another")
+    tasks.run(task)
+    assert "starts from the beginning" in caplog.text
+    assert task.finished()
+    assert not left.parent.exists()
 
 
 def test_work_grows_with_the_steps_and_is_none_without_a_network(retrained, tmp_path):
