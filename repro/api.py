@@ -219,8 +219,9 @@ def spectrum(
     (3,)
     """
     network, name = Network(model, data, test, loss=loss), "hessian_spectrum"
+    settled = SETTLED if settings.get("steps") is None else None
     return _measure(
-        name, network, settings, checkpoint=checkpoint, time_limit=time_limit, progress=progress, settled=SETTLED
+        name, network, settings, checkpoint=checkpoint, time_limit=time_limit, progress=progress, settled=settled
     )
 
 
@@ -358,7 +359,7 @@ def _measure(
     made = provenance(device, time.perf_counter() - start + (kept.seconds_before if kept else 0))
     made |= {"measurement": {"name": name, **asdict(chosen)}, "epochs": network.epochs}
     made |= {"loss": network.loss.name}
-    if settled is not None and chosen.steps is None:
+    if settled is not None:
         made["settled"] = settled
     if watch.stopped is not None:
         made["incomplete"] = watch.stopped

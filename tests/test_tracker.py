@@ -53,7 +53,7 @@ def test_a_tracked_training_is_the_same_training():
         data = TensorDataset(torch.randn(20, 4), torch.arange(20) % 3)
         loader = DataLoader(data, batch_size=10, shuffle=True)
         optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.3, momentum=0.9)
-        for epoch in range(3):
+        for epoch in range(2):
             for x, y in loader:
                 noise = random.random() + np.random.rand()
                 cross_entropy(model(x + noise), y).backward()
@@ -68,7 +68,7 @@ def test_a_tracked_training_is_the_same_training():
     shuffled = DataLoader(TensorDataset(torch.randn(9, 4), torch.arange(9) % 3), batch_size=4, shuffle=True)
     track = repro.Tracker(shuffled)
     (plain, drawn), (tracked, drawn_after) = trained(lambda *_: None), trained(track)
-    assert len(track.frame()) == 6
+    assert len(track.frame()) == 4
     assert drawn == drawn_after
     for name, tensor in plain.state_dict().items():
         assert torch.equal(tensor, tracked.state_dict()[name]), name
@@ -100,7 +100,7 @@ def test_buffers_that_a_pass_changes_are_put_back():
 def test_the_callers_modes_do_not_matter(problem, around):
     """A hook of validation is run under inference_mode, one of training may be under autocast."""
     model, x, y = problem
-    plain, inside = repro.Tracker((x, y)), repro.Tracker((x, y))
+    plain, inside = (repro.Tracker((x, y), outliers=1) for _ in range(2))
     plain(model, 0)
     with around():
         inside(model, 0)

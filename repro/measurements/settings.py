@@ -171,7 +171,7 @@ class LanczosSettings(MemorySettings):
                 tolerance=self.tolerance,
                 memory_budget=memory.basis,
                 seed=self.seed,
-                settled=watch.settled if self.steps is None else None,
+                settled=watch.settled,
             )
             return found.arrays("found")
 

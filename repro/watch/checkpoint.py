@@ -9,8 +9,9 @@ the checksum of the vector it was made of, and taken for no other.
 
 Bounds. On disk a part, one spectrum say, takes as many vectors of P numbers as it makes products, about 1.2 times what
 its Lanczos basis takes in memory; never more than `MOST_BYTES`, nor half of what is free: the products that come after
-are made again. In time writing takes `SHARE` of it at most, and some seconds to begin with: where a product takes less
-than 20 times as long as writing it, only finished parts are kept, as a part is then over soon.
+are made again. Files are written beside the work, which waits only where they are slower than the products: for
+`SHARE` of the time at most, and some seconds to begin with. Where that is not enough, of a part that is then over soon
+nothing is kept until it is finished.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import re
 import shutil
 import time
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,8 +37,8 @@ from repro.storage.sealed import stored
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 20e9  # on disk (ours): 175 products of a network of 28 million parameters
-SHARE = 0.05  # of the time may be spent on writing (ours)
-GRACE = 5.0  # seconds of writing that are granted at first
+SHARE = 0.05  # of the time may be spent on checksums and on waiting for the disk (ours)
+GRACE = 10.0  # seconds of it that are granted at first
 BUFFER = 64 << 20  # bytes of products that wait in memory to be written
 NAME = re.compile(r"([0-9a-f]{16})-(\d{4})(?:-(\d{6})-(\d{6})\.products|\.part)")
 
@@ -75,11 +77,14 @@ class Checkpoint:
         self._begun = self._written_at = time.monotonic()
         self._spent, self._written = 0.0, 0  # seconds and bytes of this attempt
         self._broken = False
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
         self._begin(0)
 
     def part(self, part: int) -> dict[str, np.ndarray] | None:
         """What a part came to, if it is finished; else its products are read and kept from here on."""
         self.flush()
+        self.wait()
         self._begin(part)
         found = stored(self._part_path, lambda path: load_result(path, None))
         if found is None:
@@ -92,6 +97,7 @@ class Checkpoint:
         """Keep what the present part came to, and remove its products."""
         self._forget()
         self._write(self._part_path, arrays, {"products": self._position})
+        self.wait()
         for segment in _segments(self.folder, self.identity, self._part):
             segment.path.unlink(missing_ok=True)
 
@@ -122,11 +128,14 @@ class Checkpoint:
             log.info("the products of this part are not kept from number %d on: no room or no time", self._position)
             self._forget(full=True)
         elif due:
+            start = time.monotonic()
             self.flush()
+            self._spent += time.monotonic() - start
 
     def flush(self) -> None:
-        """Write what waits in memory."""
+        """Begin to write what waits in memory."""
         if self._rows:
+            self.wait()
             first, count = self._position - len(self._rows), len(self._rows)
             path = self.folder / f"{self.identity}-{self._part:04d}-{first:06d}-{count:06d}.products"
             arrays = {"products": np.stack(self._rows), "of": np.array(self._sums, dtype=np.uint32)}
@@ -134,9 +143,16 @@ class Checkpoint:
             self._write(path, arrays, {})
             self._on_disk += arrays["products"].nbytes
 
+    def wait(self) -> None:
+        """Until all that was begun to be written is on disk."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
     def remove(self) -> None:
         """The measurement is over."""
         self._forget()
+        self.wait()
         for path in self.folder.iterdir():
             if _identity(path) == self.identity:
                 path.unlink(missing_ok=True)
@@ -193,16 +209,19 @@ class Checkpoint:
         return in_time and self._on_disk + size <= self._most and not self._broken
 
     def _write(self, path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, int]) -> None:
-        start = time.monotonic()
-        seconds = self.seconds_before + start - self._begun
+        """Write a file while the measurement goes on, once the one before is written."""
+        self.wait()
+        self._written_at = time.monotonic()
+        seconds = self.seconds_before + self._written_at - self._begun
+        self._written += sum(array.nbytes for array in arrays.values())
+        self._writing = self._writer.submit(self._save, path, arrays, {"seconds": seconds, **provenance})
+
+    def _save(self, path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, float]) -> None:
         try:
-            save_result(path, arrays, {"seconds": seconds, **provenance}, compressed=False)
+            save_result(path, arrays, provenance, compressed=False)
         except OSError as error:
             log.warning("the measurement goes on, but cannot be taken up from here: %s", error)
             self._broken = True
-        self._written_at = time.monotonic()
-        self._spent += self._written_at - start
-        self._written += sum(array.nbytes for array in arrays.values())
 
 
 class Segment(NamedTuple):

@@ -47,7 +47,7 @@ class Watch:
         checkpoint: where products and finished parts are kept, and taken from.
         time_limit: seconds after which no product is begun.
         progress: is given a `Progress` after each product.
-        settled: spectra of no given number of steps are over when they have settled; see `repro.linalg.spectrum`.
+        settled: spectra are over when they have settled; see `repro.linalg.spectrum`.
 
     Attributes:
         found: a measurement puts its arrays here as they are made; they are what there is when it is stopped.
@@ -256,6 +256,7 @@ def watching(watch: Watch) -> Iterator[None]:
         _current.reset(token)
         if watch.checkpoint:
             watch.checkpoint.flush()
+            watch.checkpoint.wait()
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ def kept(folder, V, identity=ONE):
     made.part(1)
     for v in V.T:
         made.keep(v[:, None], -v[:, None])
+    made.wait()
     return made
 
 
@@ -33,6 +34,7 @@ def test_products_are_taken_in_their_order_and_then_made(tmp_path):
     assert torch.equal(again.take(V[:, 1:4]), -V[:, 1:4])  # three at once
     assert again.take(V[:, 4:]) is None
     again.keep(V[:, 4:], -V[:, 4:])
+    again.wait()
     third = Checkpoint(tmp_path, ONE)
     third.part(1)
     assert torch.equal(third.take(V), -V)
@@ -61,6 +63,7 @@ def test_a_product_is_taken_for_no_other_vector(tmp_path, caplog):
     assert "product 2" in caplog.text
     again.keep(W[:, :1], W[:, :1])
     again.flush()
+    again.wait()
     third = Checkpoint(tmp_path, ONE)
     third.part(1)
     assert torch.equal(third.take(torch.cat([V[:, :2], W[:, :1]], dim=1))[:, 2], W[:, 0])
@@ -104,6 +107,7 @@ def test_damage_costs_the_products_in_the_file_and_no_others(tmp_path, caplog):
     assert again.take(V[:, 1:2]) is None
     again.keep(V[:, 1:2], -V[:, 1:2])
     assert torch.equal(again.take(V[:, 2:]), -V[:, 2:])
+    again.wait()
     assert "damaged" in caplog.text
     third = Checkpoint(tmp_path, ONE)
     third.part(1)

@@ -36,6 +36,7 @@ class Dying(Checkpoint):
     def keep(self, V, products):
         self.seconds = 0 if self.moments.random() < 0.2 else 1e9
         super().keep(V, products)
+        self.wait()
         Dying.left -= V.shape[1]
         if Dying.left <= 0:
             raise Killed
