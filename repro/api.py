@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from torch import nn
 
 from repro.curvature import cross_class, exact
+from repro.curvature.function import logits_of
 from repro.curvature.other_losses import LossLike
 from repro.figures import FIGURES, find_figure
 from repro.figures.fig03_hessian_spectrum import draw_spectra
@@ -367,8 +367,12 @@ def _measure(
 
 
 def _fingerprint(network: Network) -> str:
-    """Of the network with its checkpoints, all its data, and its loss as far as it is tensors."""
+    """Of the network with its checkpoints, all its data, and its loss by what it does on them: its derivatives."""
     models = [network.model, *map(network.at_epoch, network.epochs)]
     test = [] if network.test is None else network.batches("test")
-    weights = [value for value in vars(network.loss).values() if isinstance(value, torch.Tensor)]
-    return fingerprint(models, [*network.batches(), *test, weights])
+    errors = []
+    for x, y in network.batches():
+        outputs = logits_of(network.model, x)
+        targets = network.loss.checked(outputs, y)
+        errors.append([network.loss.weights(targets) * network.loss.errors(outputs, targets).detach()])
+    return fingerprint(models, [*network.batches(), *test, *errors])

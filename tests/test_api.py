@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import repro
+from repro import api
 from repro.curvature.gauss_newton import GaussNewton
 from repro.measurements import MEASUREMENTS, find_measurement
 from repro.storage.results import load_result
@@ -150,6 +151,16 @@ def test_a_loss_without_g_is_refused_before_its_hessian_is_measured(problem, mon
     monkeypatch.setattr("repro.measurements.settings.LanczosSettings.estimate", None)
     with pytest.raises(ValueError, match="not convex in the outputs"):
         repro.spectrum(model, (x, torch.zeros(24, 3).double()), loss=lambda f, y: (f - y).square().log1p().mean())
+
+
+def test_a_checkpoint_is_of_one_loss(problem):
+    """Two losses of one name are told apart by what they do."""
+    model, x, y = problem
+    soft, real = [nn.CrossEntropyLoss(label_smoothing=s) for s in (0.1, 0.2)], [nn.HuberLoss(delta=d) for d in (0.1, 1)]
+    weighted = [nn.CrossEntropyLoss(weight=torch.tensor([1.0, w, 1.0]).double()) for w in (1, 2)]
+    for (one, other), targets in ((soft, y), (weighted, y), (real, nn.functional.one_hot(y, 3).double())):
+        prints = [api._fingerprint(repro.Network(model, (x, targets), loss=loss)) for loss in (one, one, other)]
+        assert prints[0] == prints[1] != prints[2]
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(weight=torch.ones(3).double()), nn.MSELoss(), nn.HuberLoss()])
