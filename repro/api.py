@@ -17,10 +17,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,11 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from repro.curvature import cross_class, exact
+from repro.curvature.batches import Unpack
+from repro.curvature.classifier import Logits
 from repro.curvature.function import logits_of
 from repro.curvature.other_losses import LossLike
+from repro.curvature.parameters import Selection
 from repro.figures import FIGURES, find_figure
 from repro.figures.fig03_hessian_spectrum import draw_spectra
 from repro.figures.results import Results
@@ -136,8 +139,9 @@ class Measured(Result):
             whole = [name for name in self.spectra if len(self.spectrum(name).nodes)]
             if not whole:
                 raise ValueError(f"there is nothing to draw: of {', '.join(self.spectra) or 'no spectrum'} no density")
+            layers = self._by_layer(whole)
             with theme():
-                return draw_spectra([self], whole, deflated=True)
+                return draw_spectra(layers, layers[0].spectra, deflated=True)
         drawn = [figure.number for figure in map(find_figure, FIGURES) if figure.drawn_from(self.name)]
         if not drawn:
             raise ValueError(f"no figure is drawn from {self.name} alone")
@@ -149,6 +153,19 @@ class Measured(Result):
             return chosen.draw(Results("own network", {chosen.measurements[0]: [self]}, none, none))
         except KeyError as error:
             raise ValueError(f"figure {chosen.number} needs {error}, which was not measured") from error
+
+    def _by_layer(self, spectra: Sequence[str]) -> list[Measured]:
+        """Those of the spectra that each layer has, if they are named so; of the last, where it was stopped, none."""
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for name in spectra:
+            layer, _, own = name.rpartition("/")
+            found.setdefault(layer, {}).update(self.spectrum(name).arrays(own))
+        whole = [layer for layer in found if len(found[layer]) == len(next(iter(found.values())))]
+        cells = {
+            layer: self.cell._replace(model=f"{self.cell.model} {layer}") if self.cell and layer else self.cell
+            for layer in whole
+        }
+        return [Measured(cells[layer], found[layer], self.provenance) for layer in whole]
 
     def save(self, path: str | Path) -> None:
         """Write arrays and provenance as one npz file, which `repro.load` makes this object of again."""
@@ -192,7 +209,11 @@ def spectrum(
     data: Data,
     test: Data | None = None,
     *,
+    by: Literal["layer"] | None = None,
     loss: LossLike = None,
+    parameters: Selection = None,
+    unpack: Unpack | None = None,
+    logits: Logits | None = None,
     checkpoint: str | Path | None = None,
     time_limit: float | None = None,
     progress: bool | Callable[[Progress], object] = True,
@@ -201,11 +222,16 @@ def spectrum(
     """Outliers and densities of Hess, G and E = Hess − G (Sections 4 and 5): `measure("hessian_spectrum", ...)`.
 
     The spectra are train_hessian, train_gauss_newton, train_residual, and with `test` also test_hessian. The settings
-    are those of `repro.measurements.hessian_spectrum.Settings`. `loss` is that of `Network`: the cross-entropy, or
-    another with the targets that it takes. `checkpoint`, `time_limit` and `progress` are as in `measure`.
+    are those of `repro.measurements.hessian_spectrum.Settings`.
 
     Without `steps` each spectrum is over as soon as its outliers have converged and its density has settled, which 8
     further steps then change by less than `SETTLED` of its mass; after 128 steps, or 2 C, at the latest.
+
+    Args:
+        by: "layer" for the spectra of the diagonal block of each layer, a module with parameters of its own, named
+            <layer>/train_hessian and so on; each layer takes about as many products as the whole network.
+        loss, parameters, unpack, logits: as of `repro.network.Network`.
+        checkpoint, time_limit, progress: as in `measure`.
 
     >>> import torch, repro
     >>> from torch import nn
@@ -217,8 +243,13 @@ def spectrum(
     ['train_hessian', 'train_gauss_newton', 'train_residual']
     >>> found.outliers("train_gauss_newton").shape  # one eigenvalue per class
     (3,)
+    >>> repro.spectrum(model, data, by="layer", spectra=["train_hessian"], steps=20).spectra
+    ['0/train_hessian', '2/train_hessian']
     """
-    network, name = Network(model, data, test, loss=loss), "hessian_spectrum"
+    if by not in (None, "layer"):
+        raise ValueError(f"by is {by!r}: it is 'layer', or left out for the matrix of the whole network")
+    network = Network(model, data, test, loss=loss, parameters=parameters, unpack=unpack, logits=logits)
+    name, network = "hessian_spectrum", network if by is None else network.by_layer()
     settled = SETTLED if settings.get("steps") is None else None
     return _measure(
         name, network, settings, checkpoint=checkpoint, time_limit=time_limit, progress=progress, settled=settled
@@ -231,6 +262,9 @@ def knockouts(
     data: Data,
     *,
     loss: LossLike = None,
+    parameters: Selection = None,
+    unpack: Unpack | None = None,
+    logits: Logits | None = None,
     checkpoint: str | Path | None = None,
     time_limit: float | None = None,
     progress: bool | Callable[[Progress], object] = True,
@@ -241,21 +275,33 @@ def knockouts(
     `measure("gauss_newton_knockouts", ...)`; the spectra are full, class, cross, within, same. `checkpoint`,
     `time_limit` and `progress` are as in `measure`.
 
-    Raises:
-        ValueError: another `loss` than the cross-entropy of class labels, here and below.
+    Args:
+        loss, parameters, unpack, logits: as of `repro.network.Network`.
     """
-    network, name = Network(model, data, loss=loss), "gauss_newton_knockouts"
+    network = Network(model, data, loss=loss, parameters=parameters, unpack=unpack, logits=logits)
+    name = "gauss_newton_knockouts"
     return measure(name, network, checkpoint=checkpoint, time_limit=time_limit, progress=progress, **settings)
 
 
-def exact_spectrum(model: nn.Module, data: Data, *, loss: LossLike = None, **settings: Any) -> ExactSpectrum:
+def exact_spectrum(
+    model: nn.Module,
+    data: Data,
+    *,
+    loss: LossLike = None,
+    parameters: Selection = None,
+    unpack: Unpack | None = None,
+    logits: Logits | None = None,
+    **settings: Any,
+) -> ExactSpectrum:
     """Every eigenvalue of G, exactly, what each of its four parts contributes, and G without its parts (Section 6).
 
-    Work and memory follow from N examples and C classes alone, some (N C)^3 operations and 24 (N C)^2 bytes, however
-    many parameters there are: for N C = 5000 a minute of a core. Hess and E have no such spectrum; see `spectrum`.
+    Work and memory follow from N examples (or labelled positions) and C classes alone, some (N C)^3 operations and
+    24 (N C)^2 bytes, however many parameters there are: for N C = 5000 a minute of a core. Hess and E have no such
+    spectrum; see `spectrum`.
 
     Args:
-        settings: `knockouts`, `memory_budget` and `parameters` of `repro.curvature.exact.exact_spectrum`.
+        loss, parameters, unpack, logits: as of `repro.network.Network`.
+        settings: `knockouts` and `memory_budget` of `repro.curvature.exact.exact_spectrum`.
 
     Raises:
         ValueError: the memory budget is too small for so many examples, or data or model for which G is not defined.
@@ -270,20 +316,31 @@ def exact_spectrum(model: nn.Module, data: Data, *, loss: LossLike = None, **set
     >>> bool((exact.shares.dropna().sum(axis=1) - 1).abs().max() < 1e-9)  # NaN where an eigenvalue is zero
     True
     """
-    network = Network(model, data, loss=loss)
+    network = Network(model, data, loss=loss, parameters=parameters, unpack=unpack, logits=logits)
     network.check_class_structure("exact_spectrum")
-    return exact.exact_spectrum(model, network.batches(), **settings)
+    return exact.exact_spectrum(network.model, network.batches(), parameters=network.parameters, **settings)
 
 
-def class_structure(model: nn.Module, data: Data, *, loss: LossLike = None) -> cross_class.ClassStructure:
+def class_structure(
+    model: nn.Module,
+    data: Data,
+    *,
+    loss: LossLike = None,
+    parameters: Selection = None,
+    unpack: Unpack | None = None,
+    logits: Logits | None = None,
+) -> cross_class.ClassStructure:
     """The four-term decomposition of G (Eq. 6.4) as operators; C² x P numbers of memory.
 
     `.class_part`, `.cross_part`, `.same_part`, and with G a GaussNewton of the same data `.within_part(G)`.
+
+    Args:
+        loss, parameters, unpack, logits: as of `repro.network.Network`.
     """
-    network = Network(model, data, loss=loss)
+    network = Network(model, data, loss=loss, parameters=parameters, unpack=unpack, logits=logits)
     network.check_class_structure("class_structure")
     network.check_every_class()
-    return cross_class.class_structure(model, network.batches())
+    return cross_class.class_structure(network.model, network.batches(), parameters=network.parameters)
 
 
 def measure(
@@ -346,6 +403,7 @@ def _measure(
     kept = None
     if checkpoint is not None:
         content = {"settings": asdict(chosen), "settled": settled, "loss": network.loss.name}
+        content |= {"parameters": {name: part.parameters for name, part in network.parts.items()}}
         content |= {"network": _fingerprint(network), **environment(device)}
         kept = Checkpoint(Path(checkpoint), identity.digest({"name": name, "version": measurement.version, **content}))
     with contextlib.ExitStack() as stack:
@@ -359,6 +417,8 @@ def _measure(
     made = provenance(device, time.perf_counter() - start + (kept.seconds_before if kept else 0))
     made |= {"measurement": {"name": name, **asdict(chosen)}, "epochs": network.epochs}
     made |= {"loss": network.loss.name}
+    if network.parameters is not None:
+        made["parameters"] = network.parameters
     if settled is not None:
         made["settled"] = settled
     if watch.stopped is not None:

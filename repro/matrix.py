@@ -47,7 +47,7 @@ def top(
         by: "largest" for the algebraically largest, "magnitude" for those of largest absolute value.
         tolerance: relative residual at which a pair counts as converged; the search ends there or at `max_products`.
         memory_budget: bytes for the basis of the search and, as much again, for graphs kept between products.
-        network: further arguments of `repro.Network`, such as `loss`.
+        network: further arguments of `repro.Network`, such as `loss` and `parameters`.
 
     Returns:
         `.eigenvalues` [k], `.vectors` [P, k] in the order of `model.named_parameters()`, `.residuals`, `.converged`
@@ -91,7 +91,7 @@ def moments(
         matrix: "hessian", "gauss_newton" (G) or "residual" (E = Hess − G).
         products: matrix-vector products to spend, at least 4; errors fall as their inverse root.
         memory_budget: bytes for a basis of half as many vectors and, as much again, for graphs kept between products.
-        network: further arguments of `repro.Network`, such as `loss`.
+        network: further arguments of `repro.Network`, such as `loss` and `parameters`.
 
     Returns:
         `.trace`, `.frobenius_norm` and `.diagonal`, each with `.value` and `.error`; the diagonal is a vector [P] in
@@ -115,7 +115,7 @@ def moments(
     A = operator_of(checked, matrix, memory_budget)
     found = linalg_moments.moments(A, products=products, memory_budget=memory_budget, seed=seed)
     if matrix == "gauss_newton" and checked.has_class_structure and checked.classes - 1 <= products:
-        exact = gauss_newton_diagonal(checked.model, checked.batches())
+        exact = gauss_newton_diagonal(checked.model, checked.batches(), parameters=checked.parameters)
         zero = torch.zeros_like(exact)
         found = found._replace(trace=Estimate(exact.sum().cpu(), zero.sum().cpu()), diagonal=Estimate(exact, zero))
     return found
@@ -124,4 +124,5 @@ def moments(
 def operator_of(network: Network, matrix: Matrix, memory_budget: int) -> RiskOperator:
     """Hess, G or E of a network on its training data; `memory_budget` is for the graphs that it keeps."""
     check_choice("matrix", matrix, Matrix)
-    return MATRICES[matrix](network.model, network.batches(), loss=network.loss, memory_budget=memory_budget)
+    model, data, chosen = network.model, network.batches(), network.parameters
+    return MATRICES[matrix](model, data, parameters=chosen, loss=network.loss, memory_budget=memory_budget)

@@ -5,21 +5,27 @@ The library makes it of a user's model and tensors, the pipeline of a selected r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import copy
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from repro.curvature import checks
-from repro.curvature.function import check_fixed_function, check_gradients
+from repro.curvature.batches import Unpack
+from repro.curvature.classifier import Logits, as_classifier
+from repro.curvature.examples import Examples, read_examples
+from repro.curvature.function import check_fixed_function, check_gradients, logits_of
+from repro.curvature.inputs import Inputs, describe
+from repro.curvature.layers import layer_names
 from repro.curvature.loss import Loss, SoftmaxCrossEntropy
-from repro.curvature.other_losses import LossLike, find_loss
+from repro.curvature.other_losses import LossLike, find_loss, is_cross_entropy
+from repro.curvature.parameters import Parameters, Selection
 from repro.data import Split
 from repro.storage.results import Cell
 
-Data = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor] | Dataset[Any]
+Data = Iterable[Any] | tuple[Inputs, Tensor] | Mapping[str, Any] | Dataset[Any]
 USUAL_OUTLIERS = 10  # most eigenpairs that are taken out of a spectrum by default where there are no classes (ours)
 
 
@@ -29,10 +35,13 @@ class Network:
     The data are read once, in their order, and held on the model's device.
 
     Attributes:
-        model: as given; the mean loss of its outputs is what curvature is taken of.
+        model: inputs -> logits [rows, C], one row for each example or labelled position, or outputs [B, ...] of another
+            loss; their mean loss is what curvature is taken of. It is the network given, where that takes one tensor
+            and returns one, and else a `repro.curvature.classifier.Classifier` of it.
         loss: of an example, by default the cross-entropy; class structure is of that one alone.
         train, test: the data as tensors; `test` is None if none were given.
         classes: C, the number of logits; of another loss, the number of outputs of an example, 10 at most.
+        parameters: names of those that curvature is taken by; None for all.
         weight_decay: of its training; the measurement `weights` needs it, no other uses it.
         epochs: of the checkpoints given, ascending.
         batch_size: examples per batch when curvature is averaged: it decides memory, not results.
@@ -42,26 +51,38 @@ class Network:
     def __init__(
         self,
         model: nn.Module,
-        train: Data | Split,
-        test: Data | Split | None = None,
+        train: Data | Split | Examples,
+        test: Data | Split | Examples | None = None,
         *,
         weight_decay: float = 0.0,
         checkpoints: Mapping[int, nn.Module] | None = None,
         batch_size: int = 256,
         cell: Cell | None = None,
         loss: LossLike = None,
+        unpack: Unpack | None = None,
+        logits: Logits | None = None,
+        parameters: Selection = None,
     ):
         """Check the model and its data; one pass over each.
 
         Args:
-            model: a classifier in eval mode, inputs [B, ...] -> logits [B, C].
-            train, test: tensors (inputs, labels), a Dataset of such pairs, a DataLoader, or a list of batches.
+            model: a classifier in eval mode. Inputs that are a mapping are given to it as keyword arguments, a tuple or
+                list as positional ones, a tensor as the one argument. What it returns is logits [B, C], an object or
+                mapping with `logits`, or a tuple that begins with them. Where labels are of positions they are
+                [B, T, C] for labels [B, T], and [B, C, H, W] for labels [B, H, W]; the mean is over positions, and
+                -100 is no label.
+            train, test: a pair (inputs, labels) or a mapping of inputs and "labels", of tensors or numpy arrays of any
+                nesting; or a Dataset, a DataLoader or a list of batches of such.
             checkpoints: networks by epoch, for the measurements `dynamics` and `alignment_dynamics`; a mapping may load
                 them when they are asked for.
             loss: None for the cross-entropy of class labels, or of probabilities of the classes [B, C]; nn.MSELoss(),
                 nn.BCEWithLogitsLoss(), nn.CrossEntropyLoss(...), or any function (outputs, targets) -> its mean over
-                the examples, see `repro.curvature.other_losses.find_loss`. Then the data are pairs (inputs, targets)
-                that it takes, and the model is any that returns outputs [B, ...].
+                the examples, see `repro.curvature.other_losses.find_loss`. Then the labels are targets that it takes,
+                and the model is any that returns outputs [B, ...].
+            unpack: a batch of the data -> (inputs, labels), where it is something else.
+            logits: (model, inputs) -> logits, where the model is called otherwise or returns something else.
+            parameters: which of them curvature is taken by, see `repro.curvature.parameters.Parameters`; by default
+                all.
 
         Raises:
             TypeError: data in another form, or a model that is no nn.Module.
@@ -75,12 +96,20 @@ class Network:
         self._checkpoints: Mapping[int, nn.Module] = checkpoints or {}
         self.epochs = sorted(self._checkpoints)
         check_model(model)
-        self.train, self.loss = _read(model, train, batch_size, loss)
-        self.test = None if test is None else _read(model, test, batch_size, self.loss)[0]
-        self.classes = self.train.classes
-        check_fixed_function(model, self.train.images[:8])
-        check_gradients(model, self.batches())
-        self.cell = cell or Cell("own data", type(model).__name__, len(self.train.labels) // self.classes)
+        self._logits = logits
+        self._layers: dict[str, Network] = {}
+        self.train = _read(train, model, batch_size, unpack, loss)
+        self.test = None if test is None else _read(test, model, batch_size, unpack, loss)
+        self.loss = find_loss(loss, self.train.parts[0][1])
+        self.model = as_classifier(model, self.batches(), logits)
+        self.parameters = None if parameters is None else Parameters(self.model, parameters).names
+        self.classes = _check_outputs(self.model, self.batches(), self.loss)
+        if self.test is not None:
+            _check_outputs(self.model, self.batches("test"), self.loss)
+        check_fixed_function(self.model, self.train.batches(8)[0][0])
+        check_gradients(self.model, self.batches(), self.parameters)
+        name = self.model._get_name() + ("" if self.parameters is None else f" {_named(parameters, self.parameters)}")
+        self.cell = cell or Cell("own data", name, len(self.train.labels) // self.classes)
         if isinstance(checkpoints, dict):  # at hand already; those that are loaded when asked for are checked then
             for epoch in self.epochs:
                 self.at_epoch(epoch)
@@ -95,10 +124,46 @@ class Network:
             raise ValueError(f"{self.cell} has no checkpoint of epoch {epoch}; there are {self.epochs}")
         network = self._checkpoints[epoch]
         check_model(network)
-        _check_same_architecture(network, self.model, f"the checkpoint of epoch {epoch}")
+        found = as_classifier(network, self.batches(), self._logits)
+        _check_same_architecture(found, self.model, f"the checkpoint of epoch {epoch}")
+        return found
+
+    def by_layer(self) -> Network:
+        """The same network, of which `hessian_spectrum` takes the diagonal block of each layer, not the whole matrix.
+
+        A layer is a module with parameters of its own; it has its name, such as "layer1.0.conv1".
+        """
+        found: dict[str, list[str]] = {}
+        for name in Parameters(self.model, self.parameters).names:
+            found.setdefault(f"{name.rpartition('.')[0] or name}/", []).append(name)
+        network = copy.copy(self)
+        network._layers = {layer: copy.copy(self) for layer in found}
+        for layer, part in network._layers.items():
+            part.parameters = found[layer]
         return network
 
-    def batches(self, split: str = "train") -> list[tuple[Tensor, Tensor]]:
+    @property
+    def parts(self) -> dict[str, Network]:
+        """What is measured apart, by the prefix of its name: each layer of a network `by_layer`, else this alone."""
+        return self._layers or {"": self}
+
+    @property
+    def dim(self) -> int:
+        """P, how many parameters curvature is taken by."""
+        return Parameters(self.model, self.parameters).dim
+
+    def layers(self) -> list[str]:
+        """Names of the linear and convolution layers, in the order in which they are executed.
+
+        Raises:
+            ValueError: curvature is taken by some of the parameters, or labels are of positions: layers are measured
+                whole, and for one label an example.
+        """
+        if self.parameters is not None:
+            raise ValueError("parameters=... is for matrices of the whole network; layers are measured without it")
+        return layer_names(self.model, self.batches()[0][0])
+
+    def batches(self, split: str = "train") -> list[tuple[Inputs, Tensor]]:
         """The batches that curvature is averaged over, in a fixed order; what `repro.curvature` takes as `data`."""
         chosen = {"train": self.train, "test": self.test}[split]
         if chosen is None:
@@ -147,66 +212,36 @@ def check_model(model: nn.Module) -> None:
     checks.check_weights(parameters | {name: b for name, b in model.named_buffers() if b.dtype.is_floating_point})
 
 
-def _read(model: nn.Module, data: Any, batch_size: int, loss: LossLike) -> tuple[Split, Loss]:
-    """The data as two tensors on the model's device, and their loss; one pass to look at the outputs."""
+def _read(data: Any, model: nn.Module, batch_size: int, unpack: Unpack | None, loss: LossLike) -> Examples:
+    """The data on the model's device, in a form that fits it."""
     like = next(model.parameters())
-    try:
-        batches = [_checked_batch(batch, like) for batch in _batches(data, batch_size)]
-    except TypeError as error:
-        if "default_collate" not in str(error):
-            raise
-        raise TypeError(f"{error}; give the data set a transform that makes tensors, ToTensor() for images") from error
-    if not batches:
-        raise ValueError("no data: a mean over examples needs at least one batch")
-    x, y = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
-    found, classes = find_loss(loss, y), 0
-    with torch.no_grad():
-        for inputs, labels in Split(x, y, 0).batches(batch_size):
-            try:
-                outputs = model(inputs)
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())[:300]
-                raise ValueError(f"the model does not take inputs of shape {list(inputs.shape)}: {reason}") from error
-            found.checked(outputs, labels)
-            classes = outputs[0].numel()
-    if isinstance(found, SoftmaxCrossEntropy):
-        return Split(x, y.long(), classes), found
-    return Split(x, y, min(classes, USUAL_OUTLIERS)), found
-
-
-def _batches(data: Any, batch_size: int) -> Iterable[Any]:
-    """Data in any of the accepted forms as batches (inputs, labels)."""
+    if isinstance(data, Examples):
+        return data.to(like.device)
     if isinstance(data, Split):
-        return data.batches(batch_size)
-    if isinstance(data, Sequence) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        return [data]
-    if isinstance(data, DataLoader):
-        if data.drop_last:
-            raise ValueError(
-                "the loader has drop_last=True, so the mean would leave examples out: pass its data set instead"
-            )
-        return data
-    if isinstance(data, Dataset):
-        return DataLoader(data, batch_size=batch_size)
-    if isinstance(data, Iterable) and not isinstance(data, Tensor | str | Mapping):
-        return data
-    raise TypeError(
-        f"the data are a {type(data).__name__}: tensors (inputs, labels), a Dataset, a DataLoader or a list of batches"
-        " (inputs, labels) are needed"
-    )
+        data = (data.images, data.labels)
+    found = read_examples(data, like.device, batch_size, unpack, by_position=is_cross_entropy(loss))
+    for x, y in found.batches(batch_size):
+        checks.check_inputs(x, y, like)
+    return found
 
 
-def _checked_batch(batch: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """One batch on the model's device."""
-    if not (isinstance(batch, Sequence) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
-        raise TypeError(
-            f"a batch of the data is a {type(batch).__name__}: a pair of tensors (inputs, labels) is needed"
-        )
-    x, y = (part.to(like.device) for part in batch)
-    if x.dtype == torch.uint8:
-        raise ValueError("the inputs are uint8: convert them to the model's dtype as in its training (ToTensor, ...)")
-    checks.check_inputs(x, y, like)
-    return x, y
+def _check_outputs(model: nn.Module, batches: list[tuple[Inputs, Tensor]], loss: Loss) -> int:
+    """C, after one pass to look at the outputs."""
+    classes = 0
+    for x, y in batches:
+        try:
+            outputs = logits_of(model, x)
+        except (RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"the model does not take inputs of shape {describe(x)}: {reason}") from error
+        loss.checked(outputs, y)
+        classes = outputs[0].numel()
+    return classes if isinstance(loss, SoftmaxCrossEntropy) else min(classes, USUAL_OUTLIERS)
+
+
+def _named(selection: Selection, names: list[str]) -> str:
+    """The parameters chosen, for captions."""
+    return selection if isinstance(selection, str) else ", ".join(names) if len(names) < 4 else f"{len(names)} tensors"
 
 
 def _check_same_architecture(network: nn.Module, model: nn.Module, name: str) -> None:

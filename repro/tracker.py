@@ -23,11 +23,14 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from repro.curvature.batches import is_batch
 from repro.curvature.class_parts import class_mean_span
 from repro.curvature.evaluation import own_precision
 from repro.curvature.gauss_newton import GaussNewton
+from repro.curvature.inputs import as_tensors, take
 from repro.figures.tracking import draw_tracking
 from repro.linalg.eigenpairs import top_eigenpairs
 from repro.linalg.moments import complement_trace
@@ -187,7 +190,7 @@ class Tracker:
         needed = C * (len(U) + N * C) * U.element_size()
         if needed > self.memory_budget:
             return self._without_overlap(f"the {C} class means take {needed / 1e9:.3g} GB, above memory_budget")
-        G = GaussNewton(network.model, network.batches(), memory_budget=0)
+        G = GaussNewton(network.model, network.batches(), parameters=network.parameters, memory_budget=0)
         return float((class_mean_span(G).T @ U).square().sum(dim=0).mean())
 
     def _without_overlap(self, why: str) -> float:
@@ -227,15 +230,19 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def spread(data: Any, examples: int) -> Any:
-    """At most so many examples of a data set, a loader or a pair of tensors, evenly spread; other data as they are."""
+    """At most so many examples of a data set, a loader or a batch, evenly spread; other data as they are."""
     if isinstance(data, DataLoader) and data.batch_sampler is not None and hasattr(data.dataset, "__len__"):
         chosen = spread(data.dataset, examples)
         return DataLoader(chosen, batch_size=data.batch_size or 64, collate_fn=data.collate_fn)
     if isinstance(data, Dataset) and hasattr(data, "__len__"):
         return Subset(data, _places(len(data), examples))
-    if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        return tuple(part[_places(len(part), examples)] for part in data)
-    return data
+    if not is_batch(data):
+        return data
+    batch = as_tensors(data)
+    total, *others = (len(leaf) for leaf in tree_leaves(batch))
+    if any(other != total for other in others):
+        return data  # it is refused when it is read
+    return take(batch, _places(total, examples))
 
 
 def _places(total: int, wanted: int) -> list[int]:

@@ -80,7 +80,7 @@ class Settings:
 
 def measure(network, settings):
     """Returns lengths [C]."""
-    x, y = network.train.images.flatten(1), network.train.labels
+    x, y = network.train.inputs.flatten(1), network.train.labels
     means = torch.stack([x[y == c].mean(dim=0) for c in range(network.classes)])
     return {"lengths": means.norm(dim=1).pow(settings.power).numpy()}
 '''

@@ -60,7 +60,7 @@ def test_models_in_train_mode(layer):
         (lambda z: z - z.mean(dim=0), "depend on the other examples of its batch"),
         (lambda z: z.detach(), "logits carry no gradient"),
         (lambda z: z.argmax(dim=1), r"returns \[9\] for 9 examples: logits of shape \[examples, classes\]"),
-        (lambda z: {"logits": z}, "returns dict for 9 examples"),
+        (lambda z: {"scores": z}, "returns a dict, in which there are no logits"),
         (lambda z: z[:, :1], "1 logit.* at least 2 classes"),
         (lambda z: z * float("inf"), "outputs that are not finite"),
     ],
@@ -176,10 +176,10 @@ def test_class_means_need_every_class_and_spectra_do_not(data, sentence):
     [
         (X, "the data are a Tensor: tensors"),
         (3, "the data are a int: tensors"),
-        ({"train": (X, Y)}, "the data are a dict"),
-        ([{"x": X, "y": Y}], r"a batch of the data is a dict: a pair of tensors \(inputs, labels\)"),
+        ({"train": (X, Y)}, "a batch of the data is a mapping of train, without .labels."),
+        ([{"x": X, "y": Y}], "a batch of the data is a mapping of x, y, without .labels.: name them so"),
         (np.zeros((3, 4)), "a batch of the data is a ndarray"),
-        (TensorDataset(X), "a batch of the data is a list: a pair of tensors"),
+        (TensorDataset(X), r"a batch of the data is a list of 1: a pair \(inputs, labels\)"),
     ],
 )
 def test_data_in_no_known_form(data, sentence):

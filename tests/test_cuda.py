@@ -155,7 +155,7 @@ def test_every_measurement(name: str, device: torch.device, tiny: Network) -> No
 
     def on(device: torch.device, batch_size: int) -> dict[str, np.ndarray]:
         copies = {epoch: moved(tiny.at_epoch(epoch), device) for epoch in tiny.epochs}
-        splits = (tiny.train.to(device), tiny.test.to(device))
+        splits = ((split.inputs, split.labels) for split in (tiny.train, tiny.test))  # they move to the model's device
         network = Network(copies[1], *splits, weight_decay=tiny.weight_decay, checkpoints=copies, batch_size=batch_size)
         kind = find_measurement(name)
         steps = {"steps": 12} if hasattr(kind.settings, "steps") else {}

@@ -44,6 +44,16 @@ def test_the_page_about_training_runs(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"curvature.png"}
 
 
+def test_the_page_about_transformers_runs(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    names = run_page("docs/how-to/transformers.md")
+    assert names["head"].arrays["class_part"].shape == (3,)
+    assert len(names["layers"].spectra) == 4  # query, key, value and output
+    assert len(names["exact"].eigenvalues) == 8 * 5 * 8  # 5 labelled positions of each text, and C − 1 of C words
+    assert (tmp_path / "layers.png").stat().st_size > 0
+
+
 def test_the_documentation_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._pytree import tree_leaves
+
+from repro.curvature.inputs import Inputs, describe, rows
 
 log = logging.getLogger(__name__)
 _SAID: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
@@ -71,7 +74,20 @@ def check_weights(parameters: dict[str, Tensor]) -> None:
             raise ValueError(f"parameter '{name}' holds values that are not finite: the training diverged")
 
 
-def check_batch(x: Tensor, y: Tensor, like: Tensor) -> None:
+def check_first_axis(x: Inputs, y: Tensor) -> None:
+    """Refuse inputs of which some tensor has not the examples of the labels as its first axis.
+
+    Raises:
+        ValueError: giving the shapes.
+    """
+    if any(leaf.ndim == 0 or y.ndim == 0 or len(leaf) != len(y) for leaf in tree_leaves(x)):
+        raise ValueError(
+            f"a batch has inputs {describe(x)} and targets {list(y.shape)}: it takes at least one example and"
+            " exactly one label for each"
+        )
+
+
+def check_batch(x: Inputs, y: Tensor, like: Tensor) -> None:
     """Refuse a batch that does not fit the model's dtype and device (those of `like`), or without class labels.
 
     Raises:
@@ -81,26 +97,27 @@ def check_batch(x: Tensor, y: Tensor, like: Tensor) -> None:
     check_labels(y)
 
 
-def check_inputs(x: Tensor, y: Tensor, like: Tensor) -> None:
+def check_inputs(x: Inputs, y: Tensor, like: Tensor) -> None:
     """Refuse inputs that do not fit the model's dtype and device (those of `like`), whatever the loss is.
 
     Raises:
         ValueError: on another device, of another dtype, no example, or no target for each.
     """
-    if y.ndim == 0 or len(y) != len(x) or len(y) == 0:
+    if y.ndim == 0 or len(y) != rows(x) or len(y) == 0:
         raise ValueError(
-            f"a batch has inputs {list(x.shape)} and targets {list(y.shape)}: it takes at least one example and"
+            f"a batch has inputs {describe(x)} and targets {list(y.shape)}: it takes at least one example and"
             " exactly one label for each"
         )
-    if x.device != like.device or y.device != like.device:
-        raise ValueError(
-            f"the model is on {like.device}, the inputs are on {x.device} and the labels on {y.device}:"
-            " move the data with .to(device)"
-        )
-    if x.dtype.is_floating_point and x.dtype != like.dtype:
-        raise ValueError(
-            f"the model is {like.dtype}, the inputs are {x.dtype}: convert one to the other with .to(dtype)"
-        )
+    for leaf in tree_leaves(x):
+        if leaf.device != like.device or y.device != like.device:
+            raise ValueError(
+                f"the model is on {like.device}, the inputs are on {leaf.device} and the labels on {y.device}:"
+                " move the data with .to(device)"
+            )
+        if leaf.dtype.is_floating_point and leaf.dtype != like.dtype:
+            raise ValueError(
+                f"the model is {like.dtype}, the inputs are {leaf.dtype}: convert one to the other with .to(dtype)"
+            )
 
 
 def check_labels(y: Tensor) -> None:
@@ -176,7 +193,7 @@ def warn_once(model: nn.Module, sentence: str) -> None:
     said = _SAID.setdefault(model, set())
     if sentence not in said:
         said.add(sentence)
-        log.warning("%s: %s", type(model).__name__, sentence)
+        log.warning("%s: %s", model._get_name(), sentence)
 
 
 def check_class_weights(weights: Tensor | None, classes: int, like: Tensor) -> None:

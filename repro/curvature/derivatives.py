@@ -1,7 +1,8 @@
 """First and second derivatives of a network's logits along a direction, batch by batch: a fast path and a plain one.
 
-Let f(θ) [B, C] be the logits of a batch, u [B, C] a cotangent and v [P] a direction. Everything that curvature needs of
-the network are three products, and one recorded graph of J^T u, J = ∂f/∂θ, serves them for any v:
+Let f(θ) [B, C] be the logits of a batch, one row for each example or labelled position, u [B, C] a cotangent and v [P]
+a direction. Everything that curvature needs of the network are three products, and one recorded graph of J^T u,
+J = ∂f/∂θ, serves them for any v:
 
     J^T u                     the gradient of <u, f(θ)>
     J v                       the derivative of <J^T u, v> by u
@@ -24,6 +25,7 @@ from torch.func import functional_call
 from repro.curvature import checks
 from repro.curvature.affine import Direction, Intercept
 from repro.curvature.evaluation import Upcast, evaluation, own_precision
+from repro.curvature.inputs import Inputs
 from repro.curvature.parameters import Parameters, in_place
 
 Cotangent = Callable[[Tensor], Tensor]  # logits [B, C] -> u [B, C]
@@ -65,7 +67,7 @@ class Derivatives:
         with own_precision(self.direction.t.device.type):
             yield
 
-    def logits(self, x: Tensor, *, curved: bool = True) -> Tensor:  # -> [B, C] with a graph; inside `active`
+    def logits(self, x: Inputs, *, curved: bool = True) -> Tensor:  # -> [B, C] with a graph; inside `active`
         """The network at θ."""
         raise NotImplementedError
 
@@ -73,7 +75,7 @@ class Derivatives:
         """Rows of parameters that torch gives no gradient although the logits depend on them: padding of embeddings."""
         return []
 
-    def record(self, x: Tensor, cotangent: Cotangent, *, curved: bool) -> Recorded | None:
+    def record(self, x: Inputs, cotangent: Cotangent, *, curved: bool) -> Recorded | None:
         """The graph of J^T u on the inputs x; None if the logits depend on none of the parameters.
 
         Args:
@@ -162,10 +164,10 @@ class DoubleBackward(Derivatives):
         names = {id(leaf): name for name, leaf in zip(self.parameters.names, self.leaves)}
         return [(names[id(weight)], row) for weight, row in self._fixed if id(weight) in names]
 
-    def logits(self, x: Tensor, *, curved: bool = True) -> Tensor:
+    def logits(self, x: Inputs, *, curved: bool = True) -> Tensor:
         return self.model(x)
 
-    def gradient(self, x: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:  # -> [B, C], [P]
+    def gradient(self, x: Inputs, cotangent: Cotangent) -> tuple[Tensor, Tensor]:  # -> [B, C], [P]
         """The logits and J^T u, without a graph."""
         logits = self.logits(x)
         found: Sequence[Tensor | None] = [None] * len(self.leaves)
@@ -187,7 +189,7 @@ class Intercepted(Derivatives):
         self.leaves = tuple(own[name].requires_grad_() for name in parameters.names)
         self.own = own
 
-    def logits(self, x: Tensor, *, curved: bool = True) -> Tensor:
+    def logits(self, x: Inputs, *, curved: bool = True) -> Tensor:
         intercept = Intercept(self.direction, dict(zip(self.parameters.names, self.leaves)), curved=curved)
         with evaluation(self.model, intercept, *self.modes):
             return functional_call(self.model, self.own, (x,))

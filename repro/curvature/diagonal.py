@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from repro.curvature.batches import Batches
+from repro.curvature.classifier import prepared
 from repro.curvature.exact import examine
 from repro.curvature.example_gradients import example_gradients
+from repro.curvature.inputs import Inputs
 from repro.curvature.layers import capture
-from repro.curvature.parameters import Parameters, Selection, unwrapped
+from repro.curvature.parameters import Parameters, Selection
 from repro.curvature.row_gram import small_batches
 from repro.curvature.row_plan import TEMPORARY, plain_layers
 from repro.curvature.softmax_root import SoftmaxRoot
@@ -40,9 +42,9 @@ def gauss_newton_diagonal(model: nn.Module, data: Batches, *, parameters: Select
     >>> torch.allclose(gauss_newton_diagonal(model, data), GaussNewton(model, data).dense().diagonal())
     True
     """
-    model = unwrapped(model)
-    examples, layout = examine(model, data), Parameters(model, parameters)
-    plain = plain_layers(model, examples.data[0][0][:1], layout, examples.classes - 1)
+    model, batches = prepared(model, data)
+    examples, layout = examine(model, batches), Parameters(model, parameters)
+    plain = plain_layers(model, examples.first, layout, examples.classes - 1)
     layers = {layer.name: layer for layer in plain if layer.positions == 1}
     taken = {name for layer in layers.values() for name in layer.parameters}
     rest = [name for name in layout.names if name not in taken]
@@ -64,7 +66,7 @@ def gauss_newton_diagonal(model: nn.Module, data: Batches, *, parameters: Select
 
 
 def _add_layers(
-    found: dict[str, Tensor], model: nn.Module, x: Tensor, layers: list[str], root: SoftmaxRoot, weights: Tensor
+    found: dict[str, Tensor], model: nn.Module, x: Inputs, layers: list[str], root: SoftmaxRoot, weights: Tensor
 ) -> None:
     """The part of one batch in the diagonal of layers that act at one position."""
     seen = capture(model, x, layers, bias=True)

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from repro.curvature import checks
+from repro.curvature.classifier import prepared
 from repro.curvature.cross_class import SPANNED_PARTS, Knockout, Part
 from repro.curvature.eigen_parts import PARTS, EigenParts
 from repro.curvature.evaluation import evaluation
 from repro.curvature.example_gradients import example_gradients
 from repro.curvature.function import logits_of
+from repro.curvature.inputs import Inputs, one_row_each, take
 from repro.curvature.risk import Batches, Parameters, Selection
 from repro.curvature.row_gram import row_gram, small_batches
 from repro.curvature.row_plan import TEMPORARY, make_plan
@@ -42,10 +44,10 @@ PROJECTED: list[tuple[Part, ...]] = [("class",), ("cross",), ("class", "cross")]
 log = logging.getLogger(__name__)
 
 
-class Examples(NamedTuple):
+class Examined(NamedTuple):
     """All examples, after one pass over the data."""
 
-    data: list[tuple[Tensor, Tensor]]
+    data: list[tuple[Inputs, Tensor]]
     root: SoftmaxRoot  # of their N logits
     labels: Tensor  # [N]
     weights: ClassWeights
@@ -54,6 +56,11 @@ class Examples(NamedTuple):
     def classes(self) -> int:
         """C."""
         return self.root.log_p.shape[1]
+
+    @property
+    def first(self) -> Inputs:
+        """Inputs with a single row of logits."""
+        return take(one_row_each(take(self.data[0][0], slice(0, 1))), slice(0, 1))
 
     @property
     def rows(self) -> int:
@@ -84,9 +91,10 @@ def exact_spectrum(
         ValueError: more memory is needed; data or a model that `checks` refuses; a knockout of another name.
     """
     wanted = _checked(knockouts)
-    examples = examine(model, data)
+    model, batches = prepared(model, data)
+    examples = examine(model, batches)
     layout = Parameters(model, parameters)
-    _check_dependence(model, examples.data[0][0][:1], layout)
+    _check_dependence(model, examples.first, layout)
     if layout.dim < examples.rows:
         solved = _from_parameters(model, layout, examples, memory_budget)
     else:
@@ -101,8 +109,8 @@ def _checked(knockouts: Sequence[Knockout]) -> tuple[str, ...]:
     return wanted
 
 
-def examine(model: nn.Module, data: Batches) -> Examples:
-    """Check model and data in one pass, and keep the probabilities."""
+def examine(model: nn.Module, data: Batches) -> Examined:
+    """Check model and data in one pass, and keep the probabilities; both as `classifier.prepared` gives them."""
     checks.check_deterministic(model)
     like = next(model.parameters())
     batches, roots = list(data), []
@@ -114,10 +122,8 @@ def examine(model: nn.Module, data: Batches) -> Examples:
         if logits.shape[1] < 2:
             raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
         roots.append(softmax_root(logits).log_p)
-    if not batches:
-        raise ValueError("no data: a mean over examples needs at least one batch")
     log_p, y = torch.cat(roots), torch.cat([y for _, y in batches])
-    return Examples(batches, SoftmaxRoot(log_p), y, class_weights(log_p, y))
+    return Examined(batches, SoftmaxRoot(log_p), y, class_weights(log_p, y))
 
 
 def dense_memory(n: int, classes: int, device: torch.device) -> int:
@@ -139,12 +145,12 @@ def _say_memory(peak: int, matrix: str) -> None:
     log.info("exact spectrum of G from %s: %.2f GiB at most", matrix, peak / 2**30)
 
 
-def _from_rows(model: nn.Module, layout: Parameters, examples: Examples, budget: int) -> EigenParts:
+def _from_rows(model: nn.Module, layout: Parameters, examples: Examined, budget: int) -> EigenParts:
     """By the inner products of the rows."""
-    (N, C), n, x = examples.root.log_p.shape, examples.rows, examples.data[0][0]
-    _check_memory(dense_memory(n, C, x.device), budget, f"the inner products of {n} rows")
-    plan = make_plan(model, x, layout, examples=N, classes=C, budget=budget - 8 * n * n)
-    _say_memory(max(dense_memory(n, C, x.device), 8 * n * n + plan.held + 4 * plan.temporary), f"{n} rows")
+    (N, C), n, device = examples.root.log_p.shape, examples.rows, examples.labels.device
+    _check_memory(dense_memory(n, C, device), budget, f"the inner products of {n} rows")
+    plan = make_plan(model, examples.first, layout, examples=N, classes=C, budget=budget - 8 * n * n)
+    _say_memory(max(dense_memory(n, C, device), 8 * n * n + plan.held + 4 * plan.temporary), f"{n} rows")
     K = _checked_finite(row_gram(model, examples.data, examples.root, plan))
     M = mean_columns(examples.root, examples.labels, examples.weights).flatten(0, 1).flatten(1)  # [n, C²]
     KM = K @ M
@@ -160,7 +166,7 @@ def _means(eigenvalues: Tensor, turned: Tensor, sizes: Tensor) -> Tensor:  # [n]
     return torch.where(sizes < eigenvalues[:, None], Km / torch.where(root > 0, root, 1), root * m)
 
 
-def _from_parameters(model: nn.Module, layout: Parameters, examples: Examples, budget: int) -> EigenParts:
+def _from_parameters(model: nn.Module, layout: Parameters, examples: Examined, budget: int) -> EigenParts:
     """By G itself, for a network with fewer parameters than there are rows."""
     C, P, log_p = examples.classes, layout.dim, examples.root.log_p
     _check_memory(dense_memory(P, C, log_p.device), budget, f"{P} parameters")
@@ -189,7 +195,7 @@ def _checked_finite(matrix: Tensor) -> Tensor:
     return matrix
 
 
-def _check_dependence(model: nn.Module, x: Tensor, layout: Parameters) -> None:
+def _check_dependence(model: nn.Module, x: Inputs, layout: Parameters) -> None:
     """Refuse parameters of which none enters the logits."""
     state = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
     chosen = {name: state[name].clone().requires_grad_() for name in layout.names}

@@ -11,11 +11,12 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from repro.curvature.evaluation import own_precision
+from repro.curvature.inputs import Inputs, count, take
 
-Logits = Callable[[Sequence[Tensor], Tensor], Tensor]  # the chosen weights, one example [...] -> [C]
+Logits = Callable[[Sequence[Tensor], Inputs], Tensor]  # the chosen weights, one example [...] -> [C]
 
 
-def example_gradients(model: nn.Module, x: Tensor, names: Sequence[str], cotangents: Tensor) -> Tensor:
+def example_gradients(model: nn.Module, x: Inputs, names: Sequence[str], cotangents: Tensor) -> Tensor:
     """J_iᵀ u_{i,k} for each example i and each of its cotangents k, by the parameters `names` in that order, flattened.
 
     Each example gets a copy of these parameters of its own, so one backward pass keeps the examples of a batch apart;
@@ -23,7 +24,7 @@ def example_gradients(model: nn.Module, x: Tensor, names: Sequence[str], cotange
     run, such as an LSTM, is run example by example.
 
     Args:
-        x: [B, ...].
+        x: of B examples, with one row of logits each.
         cotangents: [B, K, C].
 
     Returns:
@@ -32,24 +33,24 @@ def example_gradients(model: nn.Module, x: Tensor, names: Sequence[str], cotange
     fixed = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
     weights = [fixed[name] for name in names]
 
-    def logits(own: Sequence[Tensor], example: Tensor) -> Tensor:
-        return functional_call(model, {**fixed, **dict(zip(names, own))}, (example[None],))[0]
+    def logits(own: Sequence[Tensor], example: Inputs) -> Tensor:
+        return functional_call(model, {**fixed, **dict(zip(names, own))}, (take(example, None),))[0]
 
-    with own_precision(x.device.type), torch.enable_grad(), differentiable_attention():
+    with own_precision(cotangents.device.type), torch.enable_grad(), differentiable_attention():
         try:
             return _rows(vmap(logits), weights, x, cotangents)
         except (RuntimeError, ValueError):  # also raised by a network that is at fault itself: then raised again
-            alone = [_rows(_single(logits), weights, x[i : i + 1], cotangents[i : i + 1]) for i in range(len(x))]
-            return torch.cat(alone)
+            each = [slice(i, i + 1) for i in range(count(x))]
+            return torch.cat([_rows(_single(logits), weights, take(x, i), cotangents[i]) for i in each])
 
 
 def _single(logits: Logits) -> Logits:
     """The same for a batch of one example."""
-    return lambda own, x: logits([weight[0] for weight in own], x[0])[None]
+    return lambda own, x: logits([weight[0] for weight in own], take(x, 0))[None]
 
 
-def _rows(logits: Logits, weights: Sequence[Tensor], x: Tensor, cotangents: Tensor) -> Tensor:  # -> [B, K, P']
-    leaves = [weight.expand(len(x), *weight.shape).requires_grad_() for weight in weights]
+def _rows(logits: Logits, weights: Sequence[Tensor], x: Inputs, cotangents: Tensor) -> Tensor:  # -> [B, K, P']
+    leaves = [weight.expand(count(x), *weight.shape).requires_grad_() for weight in weights]
     output = logits(leaves, x)  # [B, C]
     B, K, _ = cotangents.shape
     rows = output.new_zeros(B, K, sum(weight.numel() for weight in weights))

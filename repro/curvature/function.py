@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from repro.curvature import checks
 from repro.curvature.evaluation import evaluation
+from repro.curvature.inputs import Inputs, take
 from repro.curvature.parameters import in_place, unwrapped
 
 
-def logits_of(model: nn.Module, x: Tensor) -> Tensor:  # -> [B, C]
+def logits_of(model: nn.Module, x: Inputs) -> Tensor:  # -> [rows, C]
     """The network's logits at its own weights, without a graph unless its forward takes gradients itself."""
     model = unwrapped(model)
     with evaluation(model):
@@ -24,7 +25,7 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:  # -> [B, C]
     return logits.detach() if isinstance(logits, Tensor) else logits
 
 
-def check_fixed_function(model: nn.Module, x: Tensor) -> None:
+def check_fixed_function(model: nn.Module, x: Inputs) -> None:
     """Refuse a model whose logits change from pass to pass or with the other examples of the batch, whatever the cause.
 
     Two passes on the inputs `x` and one on the first of them alone.
@@ -32,14 +33,14 @@ def check_fixed_function(model: nn.Module, x: Tensor) -> None:
     Raises:
         ValueError: the logits differ by more than half the working precision.
     """
-    first, again, alone = logits_of(model, x), logits_of(model, x), logits_of(model, x[:1])
+    first, again, alone = logits_of(model, x), logits_of(model, x), logits_of(model, take(x, slice(0, 1)))
     allowed = torch.finfo(first.dtype).eps ** 0.5 * float(first.abs().max().clamp(min=1))
     if not torch.allclose(first, again, rtol=0, atol=allowed):
         raise ValueError(
             "the model's logits change between two passes over the same inputs, so there is no one curvature matrix:"
             " look for dropout or random numbers outside of nn.Module layers"
         )
-    if not torch.allclose(first[:1], alone, rtol=0, atol=allowed):
+    if not torch.allclose(first[: len(alone)], alone, rtol=0, atol=allowed):
         raise ValueError(
             "the logits of an example depend on the other examples of its batch, so the loss is no mean over examples:"
             " look for statistics of the batch outside of nn.Module layers"
@@ -47,7 +48,7 @@ def check_fixed_function(model: nn.Module, x: Tensor) -> None:
 
 
 def check_gradients(
-    model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], parameters: Collection[str] | None = None
+    model: nn.Module, data: Iterable[tuple[Inputs, Tensor]], parameters: Collection[str] | None = None
 ) -> None:
     """Refuse parameters that the logits of no example depend on: passes over the data until each has been met.
 

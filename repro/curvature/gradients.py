@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from repro.curvature import checks
 from repro.curvature.batches import Batches, by_class, checked_batches
+from repro.curvature.classifier import prepared
 from repro.curvature.evaluation import evaluation
+from repro.curvature.inputs import Inputs, rows
 from repro.curvature.loss import errors
 from repro.curvature.origin import Origin, origin_of
-from repro.curvature.parameters import Parameters, Selection, in_place, tensors_of, unwrapped
+from repro.curvature.parameters import Parameters, Selection, in_place, tensors_of
 from repro.curvature.proof import prove
 
 
@@ -51,7 +53,8 @@ def cross_class_sums(
         ValueError: no data, a model in train mode, unfit parameters, inputs or labels, see `checks`; a network whose
             gradients are not its derivatives, see `repro.curvature.proof`.
     """
-    model, data = unwrapped(model), list(checked_batches(unwrapped(model), data))
+    model, data = prepared(model, data)
+    data = list(checked_batches(model, data))
     checks.check_deterministic(model)
     target = _Target(model, parameters, entries)
     weights = {name: tensor.detach() for name, tensor in tensors_of(model).items()}
@@ -62,7 +65,7 @@ def cross_class_sums(
             logits = target.logits(x, c)
             p = logits.detach().softmax(dim=1)  # [B, C]
             found = found or _zeros(p, target.size)
-            found.counts[c] += len(x)
+            found.counts[c] += len(p)
             found.mass[c] += p.sum(dim=0)
             for k in range(p.shape[1]):
                 cotangent = p[:, k : k + 1] ** power * errors(p, k)
@@ -96,8 +99,8 @@ class _Target:
                 self.pieces.append((own[name], slice(a - place.start, b - place.start), slice(a - first, b - first)))
                 self.names.append(name)
 
-    def logits(self, x: Tensor, c: int) -> Tensor:  # inputs of class c -> [B, C]
-        y = torch.full((len(x),), c, device=x.device)
+    def logits(self, x: Inputs, c: int) -> Tensor:  # inputs of class c -> [rows, C]
+        y = torch.full((rows(x),), c, device=self.pieces[0][0].device)
         checks.check_batch(x, y, self.pieces[0][0])
         logits = self.model(x)
         checks.check_logits(logits, y, self.pieces[0][0])

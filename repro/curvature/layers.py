@@ -24,9 +24,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, unfold
 
 from repro.curvature import checks
-from repro.curvature.batches import Batches, batch_list, checked_batches
+from repro.curvature.batches import Batches, checked_batches
+from repro.curvature.classifier import prepared
 from repro.curvature.evaluation import evaluation
 from repro.curvature.function import logits_of
+from repro.curvature.inputs import Inputs, Positions, count, take
 from repro.curvature.loss import errors as errors_of
 from repro.curvature.parameters import Parameters, in_place, tensors_of, unwrapped
 from repro.curvature.proof import prove
@@ -46,11 +48,11 @@ class Captured(NamedTuple):
     delta: dict[str, Tensor]  # layer -> [B, C, T, O], the second index being the would-be label c'
 
 
-def layer_names(model: nn.Module, x: Tensor) -> list[str]:
+def layer_names(model: nn.Module, x: Inputs) -> list[str]:
     """Names of the linear and convolution layers in the order in which a forward pass on `x` executes them."""
     model = unwrapped(model)
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    return list(capture(model, x[:1], names, bias=False, errors=False).h)
+    return list(capture(model, take(x, slice(0, 1)), names, bias=False, errors=False).h)
 
 
 def layer_weights(model: nn.Module, layers: Sequence[str]) -> list[Tensor]:  # [O, ...] each
@@ -58,7 +60,7 @@ def layer_weights(model: nn.Module, layers: Sequence[str]) -> list[Tensor]:  # [
     return [unwrapped(model).get_parameter(f"{name}.weight") for name in layers]
 
 
-def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, errors: bool = True) -> Captured:
+def capture(model: nn.Module, x: Inputs, layers: Sequence[str], *, bias: bool, errors: bool = True) -> Captured:
     """Features and errors of `layers` on the inputs `x`: one forward pass, and C backward passes that share it.
 
     Memory: B T (D + C O) numbers a layer; pass smaller batches where that is too much.
@@ -75,6 +77,11 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, e
         TypeError: a layer is neither nn.Linear nor nn.Conv2d.
     """
     model = unwrapped(model)
+    if isinstance(x, Positions) and x.chosen.dtype == torch.bool:
+        raise ValueError(
+            "the data have labels at several positions of an example, and features and errors of layers are measured"
+            " for one label each: choose a measurement of the whole network"
+        )
     if not errors:
         try:
             with _executed(model, x, layers, bias=bias, graph=False) as (logits, h, _):
@@ -86,13 +93,13 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, e
         p = logits.detach().softmax(dim=1)
         for k in range(p.shape[1] if errors else 0):
             for name, rows in _pull_back(model, logits, z, errors_of(p, k)).items():
-                delta.setdefault(name, rows.new_empty(len(x), p.shape[1], *rows.shape[1:]))[:, k] = rows
+                delta.setdefault(name, rows.new_empty(len(p), p.shape[1], *rows.shape[1:]))[:, k] = rows
     return Captured(logits.detach(), p, h, delta)
 
 
 @contextmanager
 def _executed(
-    model: nn.Module, x: Tensor, layers: Sequence[str], *, bias: bool, graph: bool
+    model: nn.Module, x: Inputs, layers: Sequence[str], *, bias: bool, graph: bool
 ) -> Iterator[tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]]:
     """Logits of a forward pass, features h and outputs z of the layers; inside, logits may be differentiated by z."""
     if training := [name or "the model" for name, module in model.named_modules() if module.training]:
@@ -105,9 +112,9 @@ def _executed(
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if name in h:
                 raise ValueError(f"layer {name!r} is executed twice; its gradient is not of the form Σ_t delta_t ⊗ h_t")
-            if len(output) != len(x):
+            if len(output) != count(x):
                 raise ValueError(
-                    f"layer {name!r} puts out {len(output)} rows for {len(x)} examples; it has no such form"
+                    f"layer {name!r} puts out {len(output)} rows for {count(x)} examples; it has no such form"
                 )
             h[name] = _features(module, inputs[0].detach(), bias)
             z[name] = output
@@ -142,7 +149,7 @@ def _pull_back(model: nn.Module, logits: Tensor, z: Mapping[str, Tensor], u: Ten
     return rows
 
 
-def factored_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
+def factored_layers(model: nn.Module, x: Inputs) -> dict[str, tuple[int, int, int]]:
     """The layers of which Σ_t delta_t ⊗ h_t is the whole gradient, with their T, D and O; D counts the bias as a one.
 
     Left out are those that `capture` refuses, and those for whose weights that sum differs from autograd's gradient for
@@ -152,10 +159,13 @@ def factored_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, in
         x: two or more inputs of the model; with one, an axis of length one could pass for the examples'.
     """
     model = unwrapped(model)
-    again = _executed_once(model, x[:2])
-    found = {name: sizes for name, sizes in _executed_once(model, x[:1]).items() if name in again}
-    own = dict(model.named_parameters())
-    with _executed(model, x[:2], list(found), bias=True, graph=True) as (logits, h, z):
+    again = _executed_once(model, take(x, slice(0, 2)))
+    own = dict(model.named_parameters())  # a weight that is shared comes once
+    found = {name: sizes for name, sizes in _executed_once(model, take(x, slice(0, 1))).items() if name in again}
+    found = {name: sizes for name, sizes in found.items() if f"{name}.weight" in own}
+    if not found:
+        return {}
+    with _executed(model, take(x, slice(0, 2)), list(found), bias=True, graph=True) as (logits, h, z):
         u = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
         used = {name: output for name, output in z.items() if output.requires_grad}
         delta = _pull_back(model, logits, used, u)
@@ -169,7 +179,7 @@ def factored_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, in
     return found
 
 
-def check_layer_gradients(model: nn.Module, x: Tensor, layers: Sequence[str]) -> None:
+def check_layer_gradients(model: nn.Module, x: Inputs, layers: Sequence[str]) -> None:
     """Refuse layers of which Σ_t delta_t ⊗ h_t is not the whole gradient; arguments as in `factored_layers`.
 
     Raises:
@@ -185,7 +195,7 @@ def check_layer_gradients(model: nn.Module, x: Tensor, layers: Sequence[str]) ->
             )
 
 
-def check_errors(model: nn.Module, data: Sequence[tuple[Tensor, Tensor]], layers: Sequence[str]) -> None:
+def check_errors(model: nn.Module, data: Sequence[tuple[Inputs, Tensor]], layers: Sequence[str]) -> None:
     """Refuse networks whose backward pass is not the derivative of their forward pass, on a few examples.
 
     Raises:
@@ -196,7 +206,7 @@ def check_errors(model: nn.Module, data: Sequence[tuple[Tensor, Tensor]], layers
     prove(model, Parameters(model, chosen), weights, data, need="gradient", fast=False)
 
 
-def _executed_once(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
+def _executed_once(model: nn.Module, x: Inputs) -> dict[str, tuple[int, int, int]]:
     modules = {name: module for name, module in model.named_modules() if _is_plain(module)}
     outputs: dict[str, list[torch.Size]] = {name: [] for name in modules}
 
@@ -211,7 +221,7 @@ def _executed_once(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int
         logits_of(model, x)
     found: dict[str, tuple[int, int, int]] = {}
     for name, module in modules.items():
-        if [shape[0] for shape in outputs[name]] == [len(x)]:
+        if [shape[0] for shape in outputs[name]] == [count(x)]:
             O, *inner = module.weight.shape
             found[name] = (outputs[name][0][1:].numel() // O, math.prod(inner) + (module.bias is not None), O)
     return found
@@ -290,7 +300,8 @@ class LayerStream:
     """
 
     def __init__(self, model: nn.Module, data: Batches, layer: str):
-        self.model, self.data, self.layer = unwrapped(model), batch_list(data), layer
+        self.layer = layer
+        self.model, self.data = prepared(model, data)
         check_errors(self.model, self.data, [layer])
 
     def nbytes(self) -> LayerBytes:

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from repro.curvature import checks
-from repro.curvature.batches import Batches, batch_list, checked_batches
+from repro.curvature.batches import Batches, checked_batches
+from repro.curvature.classifier import prepared
 from repro.curvature.cross_class import COMPANION_POWER, ClassGram, class_structure, companion_structure, structure_of
 from repro.curvature.function import logits_of
 from repro.curvature.gradients import CrossClassSums
+from repro.curvature.inputs import Positions
 from repro.curvature.layers import capture, factored_layers
-from repro.curvature.parameters import Parameters, Selection, unwrapped
+from repro.curvature.parameters import Parameters, Selection
 
 Sizes = dict[str, tuple[int, int, int]]  # layer -> positions T, features D, outputs O
 
@@ -50,7 +52,7 @@ def class_gram(
     Raises:
         ValueError: the budget does not hold C² means of a single entry; data or a model that `checks` refuses.
     """
-    model, data = unwrapped(model), batch_list(data)
+    model, data = prepared(model, data)
     checks.check_deterministic(model)
     counts = _class_sizes(model, data)
     passes = plan_passes(model, data, counts, memory_budget=memory_budget, parameters=parameters)
@@ -74,15 +76,15 @@ def plan_passes(
     Raises:
         ValueError: the budget does not hold C² means of a single entry.
     """
-    model, data = unwrapped(model), batch_list(data)
+    model, data = prepared(model, data)
     layout = Parameters(model, parameters)
-    (x, _), like = next(iter(data)), next(model.parameters())
+    (x, _), like = data[0], next(model.parameters())
     C, n, number = len(counts), int(counts.max()), like.element_size()
     if memory_budget < C**2 * number:
         raise ValueError(f"a budget of {memory_budget} bytes does not hold one entry of {C}² means: {C**2 * number}")
     layers: list[Sizes] = []
     rest, free = list(layout.names), 0
-    if memory_budget < C**2 * number * layout.dim:
+    if memory_budget < C**2 * number * layout.dim and not isinstance(x, Positions):
         for name, (T, D, O) in factored_layers(model, x).items():
             own = {f"{name}.{suffix}" for suffix, _ in model.get_submodule(name).named_parameters()}
             held = C * n * T * (C * O + D) * number

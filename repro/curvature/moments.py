@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from repro.curvature import checks
-from repro.curvature.batches import Batches, batch_list, checked_batches
+from repro.curvature.batches import Batches, checked_batches
+from repro.curvature.classifier import prepared
 from repro.curvature.cross_class import SPANNED_PARTS, ClassStructure, structure_of
 from repro.curvature.gradients import CrossClassSums
 from repro.curvature.layers import Captured, capture, check_errors
-from repro.curvature.parameters import unwrapped
 from repro.linalg.operator import Dense, LowRank, Projected, orthonormal_basis
 
 Sharing = Literal["expand", "reduce"]
@@ -113,7 +113,7 @@ def feature_moments(
     totals: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
     counts = None
-    model = unwrapped(model)
+    model, data = prepared(model, data)
     for x, y in checked_batches(model, data):
         seen = capture(model, x, layers, bias=False, errors=False)
         counts = _count(counts, y, seen)
@@ -140,7 +140,7 @@ def error_moments(
     totals: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
     counts = weights = None
-    model, data = unwrapped(model), batch_list(data)
+    model, data = prepared(model, data)
     check_errors(model, data, layers)
     for x, y in checked_batches(model, data):
         seen = capture(model, x, layers, bias=False)  # a bias changes no error
@@ -165,7 +165,7 @@ def weight_moments(model: nn.Module, data: Batches, layers: Sequence[str]) -> di
     """Gradient of each layer's weights and class means of its errors at the true label, without biases."""
     totals: dict[str, Tensor] = {}
     counts = None
-    model, data = unwrapped(model), batch_list(data)
+    model, data = prepared(model, data)
     check_errors(model, data, layers)
     for x, y in checked_batches(model, data):
         seen = capture(model, x, layers, bias=False)

@@ -49,6 +49,11 @@ def find_loss(given: Any, targets: Tensor, class_weights: Tensor | None = None) 
     return found
 
 
+def is_cross_entropy(given: Any) -> bool:
+    """Whether it is the softmax cross-entropy by its formula, whose whole-number targets are class labels."""
+    return given is None or given is F.cross_entropy or isinstance(given, nn.CrossEntropyLoss | LossOfLogits)
+
+
 def _by_formula(given: Any, targets: Tensor, class_weights: Tensor | None) -> Loss | None:
     """The loss by its formula, if it is one of those that are known."""
     if given is None or given is F.cross_entropy:

@@ -25,17 +25,19 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_map
 
 from repro.curvature import checks
 from repro.curvature.batches import spread_examples
 from repro.curvature.derivatives import Derivatives, DoubleBackward, Intercepted
 from repro.curvature.evaluation import Lowest
+from repro.curvature.inputs import Inputs, count
 from repro.curvature.parameters import Parameters, converted, in_place, is_held
 
 log = logging.getLogger(__name__)
 
 State = Mapping[str, Tensor]
-Data = Sequence[tuple[Tensor, Tensor]]
+Data = Sequence[tuple[Inputs, Tensor]]
 Need = Literal["gradient", "tangent", "curvature"]  # J^T u alone; J v as well; second derivatives as well
 
 EXAMPLES = 8
@@ -79,7 +81,7 @@ def prove(model: nn.Module, parameters: Parameters, state: State, data: Data, *,
         ValueError: torch cannot differentiate the network as often as needed.
     """
     batch = data[0][0]
-    few = spread_examples(data, min(EXAMPLES, max(1, len(batch) // 32)))
+    few = spread_examples(data, min(EXAMPLES, max(1, count(batch) // 32)))
     try:
         complete, objection = _try(few, model, parameters, state, need, fast)
     except NotADerivative:
@@ -95,7 +97,7 @@ def prove(model: nn.Module, parameters: Parameters, state: State, data: Data, *,
     return fast and not objection
 
 
-def _check_precision(x: Tensor, model: nn.Module, parameters: Parameters, state: State) -> None:
+def _check_precision(x: Inputs, model: nn.Module, parameters: Parameters, state: State) -> None:
     """Refuse a network that rounds to a lower precision than that of its weights inside: its products are no better."""
     own, lowest, plain = state[parameters.names[0]].dtype, Lowest(), DoubleBackward(model, parameters, state)
     with plain.active(), lowest:
@@ -115,7 +117,7 @@ def _check_precision(x: Tensor, model: nn.Module, parameters: Parameters, state:
         )
 
 
-def _try(x: Tensor, model: nn.Module, parameters: Parameters, state: State, need: Need, fast: bool) -> tuple[bool, str]:
+def _try(x: Inputs, model: nn.Module, parameters: Parameters, state: State, need: Need, fast: bool) -> tuple[bool, str]:
     """Whether every parameter has a gradient on the inputs x, and the objection to the fast path, empty if none."""
     _check_precision(x, model, parameters, state)
     own, failure = state[parameters.names[0]].dtype, None
@@ -161,12 +163,12 @@ class Trial:
     """The comparison of the ways to multiply on one sample, in one arithmetic."""
 
     def __init__(
-        self, x: Tensor, model: nn.Module, parameters: Parameters, state: State, *, need: Need, precision: Precision
+        self, x: Inputs, model: nn.Module, parameters: Parameters, state: State, *, need: Need, precision: Precision
     ):
         self.parameters, self.need, self.precision = parameters, need, precision
         changes = precision.dtype != dict(model.named_parameters())[parameters.names[0]].dtype
         self.own = copy.deepcopy(model) if changes and is_held(model) else model
-        self.x, self.state = converted(x, precision.dtype), state
+        self.x, self.state = tree_map(lambda leaf: converted(leaf, precision.dtype), x), state
         weights = [state[name] for name in parameters.names]
         self.v = parameters.flatten([_root_mean_square(w) * _noise(w, seed=1) for w in weights])
         self.plain = self._products(self._double_backward(state))
@@ -215,7 +217,7 @@ class Trial:
             before = found
         if conclusive or min(errors[""] for errors in tried) > 1:
             raise NotADerivative(self._sentence(min(tried, key=lambda errors: max(errors.values()))))
-        log.warning("%s runs in float32 alone: its second derivatives could not be checked", type(self.own).__name__)
+        log.warning("%s runs in float32 alone: its second derivatives could not be checked", self.own._get_name())
 
     def _double_backward(self, state: State) -> DoubleBackward:
         return DoubleBackward(self.own, self.parameters, state, upcast=self.precision.upcast)

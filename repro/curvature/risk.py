@@ -19,13 +19,15 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import one_hot
 
 from repro.curvature import checks
-from repro.curvature.batches import Batches, batch_list
+from repro.curvature.batches import Batches
+from repro.curvature.classifier import prepared
 from repro.curvature.derivatives import Derivatives, DoubleBackward, Intercepted, Recorded
 from repro.curvature.function import logits_of
+from repro.curvature.inputs import Inputs, count
 from repro.curvature.loss import SoftmaxCrossEntropy
 from repro.curvature.origin import Origin, origin_of
-from repro.curvature.other_losses import LossLike, find_loss
-from repro.curvature.parameters import Parameters, Selection, state_of, unwrapped
+from repro.curvature.other_losses import LossLike, find_loss, is_cross_entropy
+from repro.curvature.parameters import Parameters, Selection, state_of
 from repro.curvature.proof import Need, prove
 from repro.linalg.operator import LinearOperator
 
@@ -77,14 +79,13 @@ class RiskOperator(LinearOperator):
         class_weights: Tensor | None = None,
         loss: LossLike = None,
     ):
-        self.model = unwrapped(model)
+        self.model, self.data = prepared(model, data, by_position=is_cross_entropy(loss))
         checks.check_deterministic(self.model)
         self.parameters = Parameters(self.model, parameters)
         self._state = state_of(self.model)
         like = self._state[self.parameters.names[0]]
         super().__init__(like.new_empty(self.parameters.dim))
         self.weight_decay, self.memory_budget = weight_decay, memory_budget
-        self.data = batch_list(data)
         self.loss_function = find_loss(loss, self.data[0][1], class_weights)
         self._derivatives: Derivatives | None = None  # how to multiply; not known before the first product
         self._kept: dict[int, Recorded | None] = {}
@@ -132,7 +133,7 @@ class RiskOperator(LinearOperator):
             )
         return self.loss_function
 
-    def logits(self, x: Tensor) -> Tensor:  # -> [B, C]
+    def logits(self, x: Inputs) -> Tensor:  # -> [rows, C]
         """The network at the weights of this operator, without a graph."""
         plain = self._plain()
         with plain.active(), torch.no_grad():
@@ -267,8 +268,8 @@ class RiskOperator(LinearOperator):
         meter = _Meter(self._state.values())
         with meter:
             self._record(derivatives, 0)
-        cost = meter.bytes / len(self.data[0][0])
-        ends = list(accumulate(cost * len(x) for x, _ in self.data))
+        cost = meter.bytes / count(self.data[0][0])
+        ends = list(accumulate(cost * count(x) for x, _ in self.data))
         keep = sum(end <= self.memory_budget for end in ends)
         self.kept_bytes = ends[keep - 1] if keep else 0.0
         log.info("keeping the graphs of %d of %d batches; all would take %.0f MiB", keep, len(ends), ends[-1] / 2**20)

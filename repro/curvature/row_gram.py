@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from repro.curvature.example_gradients import example_gradients
+from repro.curvature.inputs import Inputs, count, one_row_each, split
 from repro.curvature.layers import capture
 from repro.curvature.row_plan import Entries, Layer, Plan
 from repro.curvature.softmax_root import SoftmaxRoot
 
-Data = list[tuple[Tensor, Tensor]]
+Data = list[tuple[Inputs, Tensor]]
 CACHE, GPU_STEP = 1 << 21, 1 << 28  # bytes of errors mixed by positions at once: on a CPU they are to stay in its cache
 
 
@@ -141,13 +142,16 @@ def _entry_rows(
     return rows.flatten(0, 1)
 
 
-def small_batches(data: Data, bytes_each: int, temporary: int) -> Iterator[tuple[Tensor, slice]]:
-    """The inputs in batches that take no more than `temporary` bytes, with their places among all examples."""
+def small_batches(data: Data, bytes_each: int, temporary: int) -> Iterator[tuple[Inputs, slice]]:
+    """The inputs in batches that take no more than `temporary` bytes, with their places among all rows of logits.
+
+    An example with several rows of logits is repeated for each: gradients are of single rows.
+    """
     place = 0
     for x, _ in data:
-        for part in x.split(max(1, temporary // bytes_each)):
-            yield part, slice(place, place + len(part))
-            place += len(part)
+        for part in split(one_row_each(x), max(1, temporary // bytes_each)):
+            yield part, slice(place, place + count(part))
+            place += count(part)
 
 
 def _add_layer(gram: RowGram, layer: Layer, held: list[Tensor]) -> None:

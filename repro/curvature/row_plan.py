@@ -15,9 +15,9 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from repro.curvature.inputs import Inputs, join, take
 from repro.curvature.layers import factored_layers
 from repro.curvature.risk import Parameters
 
@@ -67,7 +67,7 @@ class Plan(NamedTuple):
     temporary: int  # bytes that one step works on
 
 
-def make_plan(model: nn.Module, x: Tensor, layout: Parameters, *, examples: int, classes: int, budget: int) -> Plan:
+def make_plan(model: nn.Module, x: Inputs, layout: Parameters, *, examples: int, classes: int, budget: int) -> Plan:
     """Divide the parameters into passes over the data that take no more than `budget` bytes each.
 
     Args:
@@ -79,7 +79,7 @@ def make_plan(model: nn.Module, x: Tensor, layout: Parameters, *, examples: int,
     rows, size, temporary = (
         classes - 1,
         next(model.parameters()).element_size(),
-        min(TEMPORARY[x.device.type], budget // 16),
+        min(TEMPORARY[next(model.parameters()).device.type], budget // 16),
     )
     room = (budget - 4 * temporary) // size
     passes: list[list[Layer]] = []
@@ -99,12 +99,12 @@ def make_plan(model: nn.Module, x: Tensor, layout: Parameters, *, examples: int,
     return Plan(passes, rest, size * max(used), temporary)
 
 
-def plain_layers(model: nn.Module, x: Tensor, layout: Parameters, rows: int) -> list[Layer]:
+def plain_layers(model: nn.Module, x: Inputs, layout: Parameters, rows: int) -> list[Layer]:
     """The layers of which Σ_t e_t ⊗ h_t is the whole gradient, each with the way that is cheaper."""
     if any(module.training for module in model.modules()):  # `capture` refuses these, though `checks` allows them
         return []
     found = []
-    for name, (T, D, O) in factored_layers(model, torch.cat([x[:1], x[:1]])).items():
+    for name, (T, D, O) in factored_layers(model, join([take(x, slice(0, 1))] * 2)).items():
         weight, bias = (f"{name}.{kind}" in layout.slices for kind in ("weight", "bias"))
         whole, inputs = (D, O), D - (model.get_submodule(name).bias is not None)
         columns = slice(0 if weight else inputs, D if bias else inputs)

@@ -110,8 +110,9 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     count = 2 * C if settings.eigenvectors is None else settings.eigenvectors
     means, memory = settings.means_bytes(network), settings.memory(network, count, held=C)
     for_exact = int(settings.memory_bytes) - 2 * C * vector_bytes(network)  # beside the leading C of both matrices
-    gram = class_gram(model, data, memory_budget=means)
-    companion = class_gram(model, data, memory_budget=means, companion=True)
+    chosen = network.parameters
+    gram = class_gram(model, data, parameters=chosen, memory_budget=means)
+    companion = class_gram(model, data, parameters=chosen, memory_budget=means, companion=True)
     arrays = current().found
     arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS[:2]}
     arrays["companion_class_part"] = companion.eigenvalues("class").cpu().numpy()
@@ -121,17 +122,18 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
 
     def of_matrix(name: str) -> dict[str, np.ndarray]:
         by_exact = exact and name == "gauss_newton"
-        A = MATRICES[name](model, data, memory_budget=memory.graphs)
+        A = MATRICES[name](model, data, parameters=chosen, memory_budget=memory.graphs)
         pairs = settings.largest(A, min(count, C) if by_exact else count, classes=C, memory=memory)
         leading = pairs.vectors[:, :C].clone()
         del A  # its graphs go before those of the next matrix are made
         if by_exact:
             del pairs
-            spectrum = exact_spectrum(model, data, knockouts=(), memory_budget=for_exact)
+            spectrum = exact_spectrum(model, data, parameters=chosen, knockouts=(), memory_budget=for_exact)
             found = _from_exact(spectrum, count)
         else:
-            found = described(pairs, GaussNewton(model, data, memory_budget=memory.graphs), gram)
-            del pairs
+            G = GaussNewton(model, data, parameters=chosen, memory_budget=memory.graphs)
+            found = described(pairs, G, gram)
+            del pairs, G
         return {f"{name}_{key}": value for key, value in found.items()} | {"vectors": leading.cpu().numpy()}
 
     for name in MATRICES:

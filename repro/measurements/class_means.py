@@ -43,7 +43,13 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     budget = settings.means_bytes(network)
     for prefix in ("", "companion_"):
-        gram = class_gram(network.model, network.batches(), memory_budget=budget, companion=bool(prefix))
+        gram = class_gram(
+            network.model,
+            network.batches(),
+            parameters=network.parameters,
+            memory_budget=budget,
+            companion=bool(prefix),
+        )
         arrays[f"{prefix}class_means"] = gram.class_means().cpu().numpy()
         if len(gram.rows) <= settings.stored_means:
             arrays[f"{prefix}means"] = gram.means().cpu().numpy()

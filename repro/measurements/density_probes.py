@@ -42,7 +42,13 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """
     memory = settings.memory(network, outliers=settings.outliers, matrix="Hess")
     settings.plan(network, 2, memory)
-    hessian = Hessian(network.model, network.batches(), memory_budget=memory.graphs, loss=network.loss)
+    hessian = Hessian(
+        network.model,
+        network.batches(),
+        parameters=network.parameters,
+        memory_budget=memory.graphs,
+        loss=network.loss,
+    )
     found = settings.estimate(hessian, outliers=settings.outliers, classes=network.classes, memory=memory)
     watch = current()
 

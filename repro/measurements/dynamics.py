@@ -58,8 +58,8 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     spectra: dict[str, list[Spectrum]] = {"gauss_newton": [], "within": []}
     for epoch in chosen:
         model, data = network.at_epoch(epoch), network.batches()
-        gram = class_gram(model, data, memory_budget=means)
-        G = GaussNewton(model, data, memory_budget=memory.graphs)
+        gram = class_gram(model, data, parameters=network.parameters, memory_budget=means)
+        G = GaussNewton(model, data, parameters=network.parameters, memory_budget=memory.graphs)
         spectra["gauss_newton"].append(settings.estimate(G, outliers=None, classes=C, memory=memory))
         within = ClassParts(G).without(SPANNED_PARTS)
         spectra["within"].append(settings.estimate(within, outliers=0, classes=C, memory=memory))

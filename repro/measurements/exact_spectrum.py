@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from repro.curvature.exact import dense_memory, exact_spectrum
 from repro.measurements.dynamics import spread_epochs
@@ -61,26 +60,18 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         log.warning("%d examples of %d classes are more than exact_spectrum.limit = %d", N, C, settings.limit)
         return {"too_large": np.array(N * C)}
     network.check_every_class()
-    budget = int(settings.memory_bytes)
-    size = min(N * (C - 1), sum(parameter.numel() for parameter in network.model.parameters()))
-    least = dense_memory(size, C, network.train.images.device)
+    size = min(N * (C - 1), network.dim)
+    least = dense_memory(size, C, network.train.labels.device)
     most = min(settings.memory_bytes, least + size * vector_bytes(network))
     settings.announce(f"G from a {size} x {size} matrix", max(most, least), least)
-    arrays = exact_spectrum(network.model, network.batches(), memory_budget=budget).arrays
+    exact = partial(exact_spectrum, parameters=network.parameters, memory_budget=int(settings.memory_bytes))
+    arrays = exact(network.model, network.batches()).arrays
     epochs = spread_epochs(network, settings.epochs) if network.epochs and settings.epochs > 1 else network.epochs[-1:]
     for epoch in epochs[:-1]:
-        found = exact_spectrum(network.at_epoch(epoch), network.batches(), knockouts=(), memory_budget=budget)
+        found = exact(network.at_epoch(epoch), network.batches(), knockouts=())
         arrays |= {f"epoch{epoch}_{name}": value for name, value in found.arrays.items()}
     if network.test is not None and settings.test_per_class:
-        x, y = network.test.images, network.test.labels
-        chosen = first_of_each_class(y, settings.test_per_class)
-        some = [(x[chosen], y[chosen])]
-        found = exact_spectrum(network.model, some, knockouts=(), memory_budget=budget)
+        some = network.test.first_of_each_class(settings.test_per_class).batches(network.batch_size)
+        found = exact(network.model, some, knockouts=())
         arrays |= {f"test_{name}": value for name, value in found.arrays.items()}
     return arrays | {"epochs": np.array(epochs, dtype=int)}
-
-
-def first_of_each_class(labels: Tensor, count: int) -> Tensor:  # [N] -> [n]
-    """Indices, ascending, of the first `count` examples of each class; of fewer where a class has not so many."""
-    chosen = [(labels == c).nonzero()[:count, 0] for c in labels.unique()]
-    return torch.cat(chosen).sort().values

@@ -53,14 +53,14 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """
     network.check_every_class()
     data, C = network.batches(), network.classes
-    gram = class_gram(network.model, data, memory_budget=settings.means_bytes(network))
+    gram = class_gram(network.model, data, parameters=network.parameters, memory_budget=settings.means_bytes(network))
     arrays = current().found
     arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
     arrays["mass"] = gram.weights.cpu().numpy()
     means = 3 * C**2 if settings.knockout == "projection" else 0  # the means, and their bases while they are made
     memory = settings.memory(network, outliers=settings.outliers, held=means, matrix="G and its knockouts")
     settings.plan(network, 1 + len(SPANNED_PARTS), memory)
-    G = GaussNewton(network.model, data, memory_budget=memory.graphs)
+    G = GaussNewton(network.model, data, parameters=network.parameters, memory_budget=memory.graphs)
     full = settings.estimate(G, outliers=settings.outliers, classes=C, memory=memory)
     arrays |= full.arrays("full")
     for part in SPANNED_PARTS:
@@ -73,7 +73,8 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
 
 def projected(G: GaussNewton, network: Network, part: SpannedPart) -> LinearOperator:
     """G on the complement of a part's span (Definition 3.2); the C² means are held while its basis is made."""
-    return Projected(G, class_structure(network.model, network.batches()).basis(part))
+    structure = class_structure(network.model, network.batches(), parameters=network.parameters)
+    return Projected(G, structure.basis(part))
 
 
 def _without_within(gram: ClassGram, k: int, steps: int, P: int) -> Spectrum:

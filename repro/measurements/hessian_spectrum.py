@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
-from repro.measurements.exact_spectrum import first_of_each_class
+from repro.curvature.inputs import Inputs
 from repro.measurements.settings import LanczosSettings, check_count
 from repro.watch import current
 
@@ -45,7 +46,7 @@ class Settings(LanczosSettings):
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """Leading eigenpairs (by magnitude) and Gauss quadrature of each of the spectra, from the same Lanczos runs.
 
-    Returns, for each <s> of `spectra`:
+    Returns, for each <s> of `spectra`, where <s> is <layer>/<split>_<matrix> for a network `by_layer`:
         <s>_nodes, <s>_weights [probes, M]: eigenvalues of the mean loss, and their share of all P eigenvalues.
         <s>_eigenvalues, _residuals (absolute), _converged, _deflated [k]: see `repro.spectra.record.Spectrum`.
         <s>_dim: P.
@@ -55,28 +56,29 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     names = settings.spectra or usual_spectra(network)
     data = {split: batches(network, split, settings) for split in {name.partition("_")[0] for name in names}}
     memory = settings.memory(network, outliers=settings.outliers, matrix="Hess, G and E")
-    settings.plan(network, len(names), memory)
+    settings.plan(network, len(names) * len(network.parts), memory)
     if not network.loss.convex and any(not name.endswith("hessian") for name in names):
         GaussNewton(
             network.model, network.batches(), loss=network.loss
         )  # refuses a loss without G before hours of Hess
-    for name in names:
+    for (prefix, part), name in itertools.product(network.parts.items(), names):
         split, _, matrix = name.partition("_")
-        A = MATRICES[matrix](network.model, data[split], memory_budget=memory.graphs, loss=network.loss)
-        arrays |= settings.estimate(A, outliers=settings.outliers, classes=network.classes, memory=memory).arrays(name)
+        memory = settings.memory(part, outliers=settings.outliers, matrix="Hess, G and E")
+        chosen, budget = part.parameters, memory.graphs
+        A = MATRICES[matrix](network.model, data[split], parameters=chosen, memory_budget=budget, loss=network.loss)
+        found = settings.estimate(A, outliers=settings.outliers, classes=network.classes, memory=memory)
+        arrays |= found.arrays(prefix + name)
         if split == "test":
             arrays["test_examples"] = np.array(sum(len(y) for _, y in data[split]))
     return arrays
 
 
-def batches(network: Network, split: str, settings: Settings) -> list[tuple[Tensor, Tensor]]:
+def batches(network: Network, split: str, settings: Settings) -> list[tuple[Inputs, Tensor]]:
     """The data of a spectrum: all training examples, and the test examples that are wanted."""
     if split == "train" or network.test is None or settings.test_per_class is None:
         return network.batches(split)
-    x, y = network.test.images, network.test.labels
     network.check_class_structure("test_per_class, a number of examples of each class,")
-    chosen = first_of_each_class(y, settings.test_per_class)
-    return list(zip(x[chosen].split(network.batch_size), y[chosen].split(network.batch_size)))
+    return network.test.first_of_each_class(settings.test_per_class).batches(network.batch_size)
 
 
 def usual_spectra(network: Network) -> list[str]:

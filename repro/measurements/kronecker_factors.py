@@ -25,7 +25,6 @@ from repro.curvature.layers import (
     LayerSamples,
     LayerStream,
     check_layer_gradients,
-    layer_names,
 )
 from repro.curvature.moments import Sharing
 from repro.linalg.operator import LinearOperator
@@ -89,8 +88,8 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         ValueError: a layer is grouped, executed twice or not at all, or shares its weight.
     """
     data, layers = network.batches(), settings.layers
-    names = layer_names(network.model, data[0][0])
-    check_layer_gradients(network.model, data[0][0][:2], names)
+    names = network.layers()
+    check_layer_gradients(network.model, data[0][0], names)
     if layers is not None and (unknown := [l for l in layers if not -len(names) <= l < len(names)]):
         raise ValueError(f"layers: there is no layer {unknown[0]}; the network has {len(names)}, counted from 0")
     positions = range(len(names)) if layers is None else sorted(range(len(names))[l] for l in layers)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.curvature.layers import layer_names, layer_weights
+from repro.curvature.layers import layer_weights
 from repro.curvature.moments import ErrorMoments, error_moments, projected, rest, row_space
 from repro.linalg.dense import eigh
 from repro.measurements.layer_features import Settings, descending, mean_cosines
@@ -37,7 +37,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """
     network.check_every_class()
     data = network.batches()
-    layers, sharing = layer_names(network.model, data[0][0]), settings.sharing
+    layers, sharing = network.layers(), settings.sharing
     settings.check_memory([len(weight) for weight in layer_weights(network.model, layers)])
     moments = error_moments(network.model, data, layers, sharing=sharing)  # type: ignore[arg-type]
     arrays: dict[str, np.ndarray] = {"layers": np.array(list(moments))}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.curvature.layers import layer_names, layer_weights
+from repro.curvature.layers import layer_weights
 from repro.curvature.moments import FeatureMoments, Sharing, feature_moments, projected, rest, row_space
 from repro.linalg.dense import eigh
 from repro.measurements.settings import MemorySettings, check_choice
@@ -55,7 +55,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """
     network.check_every_class()
     data = network.batches()
-    layers = layer_names(network.model, data[0][0])
+    layers = network.layers()
     settings.check_memory([weight[0].numel() for weight in layer_weights(network.model, layers)])
     moments = feature_moments(network.model, data, layers, sharing=settings.sharing)  # type: ignore[arg-type]
     arrays: dict[str, np.ndarray] = {"layers": np.array(list(moments))}

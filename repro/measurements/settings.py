@@ -128,8 +128,8 @@ class MemorySettings:
 
 
 def vector_bytes(network: Network) -> int:
-    """Bytes of one number for each parameter of the network."""
-    return sum(parameter.nbytes for parameter in network.model.parameters())
+    """Bytes of one number for each of the parameters that curvature is taken by."""
+    return network.dim * next(network.model.parameters()).element_size()
 
 
 @dataclass

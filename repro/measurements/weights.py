@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.curvature.layers import check_layer_gradients, layer_names
+from repro.curvature.layers import check_layer_gradients
 from repro.curvature.moments import WeightMoments, row_space, weight_moments
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
             f"{network.cell} was trained without weight decay; W_class = −(1/η) Ave delta h^T is not defined"
         )
     data = network.batches()
-    layers = layer_names(network.model, data[0][0])
-    check_layer_gradients(network.model, data[0][0][:2], layers)
+    layers = network.layers()
+    check_layer_gradients(network.model, data[0][0], layers)
     arrays: dict[str, np.ndarray] = {"layers": np.array(layers)}
     curves = []
     for index, (name, moments) in enumerate(weight_moments(network.model, data, layers).items()):

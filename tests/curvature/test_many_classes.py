@@ -127,6 +127,13 @@ def test_layers_of_another_form_go_by_slices():
     assert_same(class_gram(model, data, memory_budget=budget), class_structure(model, data).gram())
 
 
+def test_a_head_that_shares_its_weight_with_an_embedding_has_no_such_form():
+    model = nn.Sequential(nn.Embedding(4, 2), nn.Flatten(), nn.Linear(6, 2), nn.Linear(2, 4, bias=False))
+    model[3].weight = model[0].weight
+    assert list(factored_layers(model.eval(), torch.arange(6).view(2, 3) % 4)) == ["2"]
+    assert not factored_layers(nn.Sequential(model[0], nn.Tanh(), model[3], nn.Flatten()), torch.zeros(2, 3).long())
+
+
 def test_single_precision():
     model, data, _ = problem((2, 2, 2, 2))
     exact = class_structure(model, data).gram()

@@ -6,6 +6,7 @@ import torch
 from dense import dense_parts, eigenvalues
 
 import repro
+from repro.curvature.examples import read_examples
 from repro.measurements import exact_spectrum
 from repro.spectra.exact import ExactSpectrum
 
@@ -29,7 +30,7 @@ def test_the_last_epoch_has_the_spectra_of_the_dense_matrices(tiny):
 def test_checkpoints_are_those_of_their_own_networks(tiny):
     arrays = exact_spectrum.measure(tiny, exact_spectrum.Settings(epochs=2, test_per_class=0))
     assert arrays["epochs"].tolist() == [0, 1]
-    first = repro.Network(tiny.at_epoch(0), (tiny.train.images, tiny.train.labels))
+    first = repro.Network(tiny.at_epoch(0), (tiny.train.inputs, tiny.train.labels))
     found, (G, _) = stored(arrays, "epoch0_"), dense_parts(first)
     np.testing.assert_allclose(found.eigenvalues, eigenvalues(G)[: len(found.eigenvalues)], atol=1e-12)
     alone = exact_spectrum.measure(tiny, exact_spectrum.Settings(epochs=1, test_per_class=0))
@@ -40,7 +41,7 @@ def test_checkpoints_are_those_of_their_own_networks(tiny):
 
 def test_test_data_are_the_first_examples_of_each_class(tiny):
     arrays = exact_spectrum.measure(tiny, exact_spectrum.Settings(epochs=1, test_per_class=2))
-    x, y = tiny.test.images, tiny.test.labels
+    x, y = tiny.test.inputs, tiny.test.labels
     chosen = sorted(i for c in range(C) for i in [i for i in range(len(y)) if y[i] == c][:2])
     found = stored(arrays, "test_")
     G, _ = dense_parts(repro.Network(tiny.model, (x[chosen], y[chosen])))
@@ -49,7 +50,8 @@ def test_test_data_are_the_first_examples_of_each_class(tiny):
 
 def test_classes_with_fewer_examples_give_what_they_have():
     labels = torch.tensor([2, 0, 2, 2, 0, 1])
-    assert exact_spectrum.first_of_each_class(labels, 2).tolist() == [0, 1, 2, 4, 5]
+    held = read_examples((torch.arange(6), labels), labels.device, 6)
+    assert held.first_of_each_class(2).inputs.tolist() == [0, 1, 2, 4, 5]
 
 
 def test_too_many_examples_are_left_to_lanczos(tiny):

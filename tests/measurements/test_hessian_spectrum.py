@@ -51,7 +51,7 @@ def test_test_spectra_of_the_first_examples_of_each_class(tiny):
         tiny, hessian_spectrum.Settings(spectra=["test_hessian"], test_per_class=1, **SETTINGS)
     )
     assert some["test_examples"] == 4
-    x, y = tiny.test.images, tiny.test.labels
+    x, y = tiny.test.inputs, tiny.test.labels
     first = [int((y == c).nonzero()[0]) for c in range(4)]
     expected = np.linalg.eigvalsh(Hessian(tiny.model, [(x[first], y[first])]).dense().numpy())
     np.testing.assert_allclose(some["test_hessian_eigenvalues"], by_magnitude(expected)[:4], rtol=1e-6)

@@ -38,7 +38,7 @@ def test_it_comes_to_what_the_sweep_came_to(swept):
     assert record["retrained_test_error"] == record["sweep_test_error"] == swept.selected_run()["test_error"]
     assert record["within_tolerance"]
     network = swept.network("cpu")
-    wrong = (network.model(network.test.images).argmax(1) != network.test.labels).double().mean()
+    wrong = (network.model(network.test.inputs).argmax(1) != network.test.labels).double().mean()
     assert float(wrong) == pytest.approx(record["retrained_test_error"])
 
 
