@@ -220,7 +220,8 @@ class Checkpoint:
         try:
             save_result(path, arrays, provenance, compressed=False)
         except OSError as error:
-            log.warning("the measurement goes on, but cannot be taken up from here: %s", error)
+            if not self._broken:  # the file after it may be under way already
+                log.warning("the measurement goes on, but cannot be taken up from here: %s", error)
             self._broken = True
 
 
