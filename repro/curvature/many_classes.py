@@ -169,4 +169,4 @@ def _add(total: ClassGram | None, part: ClassGram) -> ClassGram:
         return part
     total.rows.add_(part.rows)
     total.same.add_(part.same)
-    return total
+    return total._replace(short_rows=None)  # those of some of the parameters
