@@ -130,7 +130,9 @@ class Measured(Result):
         return "\n".join(lines)
 
     def plot(self, figure: str | int | None = None) -> Figure:
-        """Drawn as a figure of the paper by its number; by default the first there is, or all spectra of Hess, G and E.
+        """Drawn as a figure of the paper by its number, or by default.
+
+        That is all spectra of Hess, G and E, or else the first figure that needs nothing but what was measured.
 
         Raises:
             ValueError: no such figure, or one that needs what was not measured.
@@ -145,14 +147,19 @@ class Measured(Result):
         drawn = [figure.number for figure in map(find_figure, FIGURES) if figure.drawn_from(self.name)]
         if not drawn:
             raise ValueError(f"no figure is drawn from {self.name} alone")
-        chosen = find_figure(drawn[0] if figure is None else figure)
-        if chosen.number not in drawn:
-            raise ValueError(f"figure {chosen.number} is not drawn from {self.name}, which gives {', '.join(drawn)}")
-        none = pd.DataFrame()
-        try:
-            return chosen.draw(Results("own network", {chosen.measurements[0]: [self]}, none, none))
-        except KeyError as error:
-            raise ValueError(f"figure {chosen.number} needs {error}, which was not measured") from error
+        if figure is not None:
+            chosen = find_figure(figure).number
+            if chosen not in drawn:
+                raise ValueError(f"figure {chosen} is not drawn from {self.name}, which gives {', '.join(drawn)}")
+            drawn = [chosen]
+        none, lacking = pd.DataFrame(), list[str]()
+        for number in drawn:
+            try:
+                results = Results("own network", {find_figure(number).measurements[0]: [self]}, none, none)
+                return find_figure(number).draw(results)
+            except KeyError as error:
+                lacking.append(f"figure {number} needs {error}, which was not measured")
+        raise ValueError("; ".join(lacking))
 
     def _by_layer(self, spectra: Sequence[str]) -> list[Measured]:
         """Those of the spectra that each layer has, if they are named so; of the last, where it was stopped, none."""

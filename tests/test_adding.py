@@ -2,12 +2,11 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import preloaded
 import pytest
 
 from repro.storage.results import load_result
@@ -118,9 +117,10 @@ def added(tmp_path):
 
 
 def reproduce(folder, *words, code=ROOT):
-    line = [sys.executable, "scripts/reproduce.py", *words, "experiment=smoke", f"outputs={folder}/outputs"]
-    paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(line, cwd=code, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    overrides = ["experiment=smoke", f"outputs={folder}/outputs", "launch.workers=1"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        done = preloaded.run(code / "scripts/reproduce.py", *words, *overrides, cwd=code)
     assert done.returncode == 0, done.stderr
 
 

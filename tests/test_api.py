@@ -194,6 +194,15 @@ def test_figures_by_number(problem):
         repro.spectrum(model, (x, y), **SMALL).plot(3)
 
 
+def test_of_many_classes_is_drawn_what_was_measured(problem):
+    """The inner products of their C² means are not stored, which Figure 2 shows."""
+    model, x, y = problem
+    found = repro.measure("class_means", repro.Network(model, (x, y)), stored_means=4)
+    assert "cosines of $g_c$" in [ax.get_title() for ax in found.plot().axes]  # of x8
+    with pytest.raises(ValueError, match="figure 2 needs 'means', which was not measured"):
+        found.plot(2)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [

@@ -124,7 +124,8 @@ class ClassStructure(NamedTuple):
             gram[a : a + C, : a + C] = _inner_products(rows[a : a + C], rows[: a + C])
             gram[:a, a : a + C] = gram[a : a + C, :a].T
         same = self.same_part.columns().T  # [C, P]
-        return ClassGram(self.weights.double(), gram, _inner_products(same, same))
+        short = rows if rows.shape[1] < C * C else None
+        return ClassGram(self.weights.double(), gram, _inner_products(same, same), short)
 
 
 class ClassGram(NamedTuple):
@@ -133,17 +134,20 @@ class ClassGram(NamedTuple):
     weights: Tensor  # [C, C]
     rows: Tensor  # [C², C²] of √w_c g_c and √w_{c,c'} (g_{c,c'} − g_c)
     same: Tensor  # [C, C] of √w_{c,c} g_{c,c}
+    short_rows: Tensor | None = None  # [C², P], where P < C²: eigenvalues then take P³ operations in place of C⁶
 
     def eigenvalues(self, part: SpannedPart) -> Tensor:
         """All non-zero eigenvalues of a part in decreasing order: C of class and same, C (C − 2) of cross."""
         C = len(self.weights)
         own = torch.eye(C, dtype=torch.bool, device=self.weights.device).flatten()
         if part == "same":
-            gram, rank = self.same, C
-        else:
-            chosen, rank = (own, C) if part == "class" else (~own, C * (C - 2))
-            gram = self.rows[chosen][:, chosen]
-        return torch.linalg.eigvalsh(gram).flip(0)[:rank].clamp(min=0)
+            return _leading_eigenvalues(self.same, C)
+        if part == "class":
+            return _leading_eigenvalues(self.rows[own][:, own], C)
+        if self.short_rows is not None:
+            columns = self.short_rows[~own].T
+            return _leading_eigenvalues(_inner_products(columns, columns), C * (C - 2))
+        return _leading_eigenvalues(self.rows[~own][:, ~own], C * (C - 2))
 
     def eigenvalues_of_sum(self) -> Tensor:  # -> [C (C − 1)]
         """The eigenvalues of G_class + G_cross + G_{c=c'}, in decreasing order.
@@ -155,7 +159,10 @@ class ClassGram(NamedTuple):
         own = self.rows[:: C + 1, :: C + 1].diagonal()
         stretch = torch.where(own > 0, 1 + self.same.diagonal() / own, 1).sqrt()
         scale = torch.ones_like(self.weights).diagonal_scatter(stretch).flatten()
-        return torch.linalg.eigvalsh(scale[:, None] * self.rows * scale).flip(0)[: C * (C - 1)].clamp(min=0)
+        if self.short_rows is not None:
+            columns = (scale[:, None] * self.short_rows).T
+            return _leading_eigenvalues(_inner_products(columns, columns), C * (C - 1))
+        return _leading_eigenvalues(scale[:, None] * self.rows * scale, C * (C - 1))
 
     def orthonormal(self, part: SpannedPart, precision: float) -> Tensor:  # -> [C², rank]
         """Coefficients with which the rows make up orthonormal vectors that span the class or the cross part.
@@ -256,6 +263,12 @@ def inverse_root(w: Tensor) -> Tensor:
     """w^(-1/2), and zero where w is zero but for underflow: a mean over nothing has no weight."""
     positive = w >= torch.finfo(w.dtype).tiny
     return torch.where(positive, w, 1).rsqrt() * positive
+
+
+def _leading_eigenvalues(gram: Tensor, count: int) -> Tensor:  # [n, n] -> [count]
+    """In decreasing order, none of them negative; zeros follow where there are fewer."""
+    found = torch.linalg.eigvalsh(gram).flip(0)[:count].clamp(min=0)
+    return torch.cat([found, found.new_zeros(count - len(found))])
 
 
 def _inner_products(A: Tensor, B: Tensor) -> Tensor:  # [K, P], [L, P] -> [K, L]

@@ -59,7 +59,10 @@ def class_gram(
     structure = companion_structure if companion else class_structure
     total: ClassGram | None = None
     for entries in passes.slices:
-        total = _add(total, structure(model, data, parameters=passes.rest, entries=entries).gram())
+        part = structure(model, data, parameters=passes.rest, entries=entries).gram()
+        if len(passes.slices) > 1 or passes.layers:
+            part = part._replace(short_rows=None)  # those of some of the parameters
+        total = _add(total, part)
     for sizes in passes.layers:
         held = _Held(model, data, counts, sizes, power=COMPANION_POWER if companion else 1)
         for name in sizes:

@@ -32,14 +32,14 @@ def cluster(tmp_path, monkeypatch):
 
 def test_sbatch_that_hangs_is_given_up(stages, launch, cluster, tmp_path, monkeypatch):
     """The queue is full: sbatch sleeps and tries again."""
-    cluster(sbatch="exec sleep 60")
+    cluster(sbatch="exec sleep 61")  # no other test sleeps as long
     monkeypatch.setattr(sbatch, "PATIENCE", 1)
     start = time.monotonic()
     with pytest.raises(SlurmError, match="sbatch of 5 jobs of stage sweep failed: no answer within 1 s"):
         slurm.submit(stages, tmp_path / "toy", launch, HINTS)
     assert time.monotonic() - start < 20
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert "sleep 60" not in [line.strip() for line in processes.splitlines()]
+    assert "sleep 61" not in [line.strip() for line in processes.splitlines()]
 
 
 def test_what_was_refused_was_not_submitted(stages, launch, cluster, tmp_path):
