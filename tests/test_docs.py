@@ -42,6 +42,13 @@ def test_the_page_about_training_runs(tmp_path, monkeypatch):
     assert names["track"].frame()["epoch"].tolist() == [0, 2, 4]
     assert names["curvature"].track.frame()["sharpness"].gt(0).tolist() == [True, True]
     assert {path.name for path in tmp_path.iterdir()} == {"curvature.png"}
+    hf, torch = names["transformers"], names["torch"]
+    config = hf.DistilBertConfig(vocab_size=9, max_position_embeddings=6, dim=8, hidden_dim=8, n_layers=1, n_heads=2)
+    model = hf.DistilBertForSequenceClassification(config)
+    texts = [{"input_ids": torch.randint(1, 9, (6,)), "labels": i % 2} for i in range(8)]
+    callback = names["TrackTransformer"](names["DataLoader"](texts, batch_size=4), outliers=1)
+    callback.on_epoch_end(None, hf.TrainerState(epoch=0.99), None, model=model, optimizer=None)
+    assert (callback.track.frame()["epoch"].tolist(), model.training) == ([1], True)
 
 
 def test_the_page_about_transformers_runs(tmp_path, monkeypatch):
