@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from repro.curvature.example_gradients import example_gradients
 from repro.curvature.inputs import Inputs, count, one_row_each, split
 from repro.curvature.layers import capture
-from repro.curvature.row_plan import Entries, Layer, Plan
+from repro.curvature.row_plan import Entries, Layer, Plan, capture_bytes
 from repro.curvature.softmax_root import SoftmaxRoot
 
 Data = list[tuple[Inputs, Tensor]]
@@ -113,7 +113,7 @@ def _collect(
         T, D, O = layer.positions, layer.features, layer.outputs.stop - layer.outputs.start
         shapes = [(N, C - 1, O * D)] if layer.as_rows else [(N, T, D), (N, C - 1, T, O)]
         held.append([like.new_empty(shape) for shape in shapes])
-    for x, place in small_batches(data, _capture_bytes(layers, C, like.element_size()), temporary):
+    for x, place in small_batches(data, capture_bytes(layers, C, like.element_size()), temporary):
         seen, own = capture(model, x, names, bias=True), SoftmaxRoot(root.log_p[place])
         for layer, tensors in zip(layers, held):
             h, errors = seen.h[layer.name][..., layer.columns], own.combine(seen.delta[layer.name][..., layer.outputs])
@@ -122,12 +122,6 @@ def _collect(
             else:
                 tensors[0][place], tensors[1][place] = h, errors
     return held
-
-
-def _capture_bytes(layers: list[Layer], C: int, size: int) -> int:
-    """What `capture` and the errors combined from its own take up for one example, in numbers of `size` bytes."""
-    shapes = {layer.name: (layer.positions, *layer.whole) for layer in layers}
-    return size * sum(T * (D + 2 * C * O) for T, D, O in shapes.values())
 
 
 def _entry_rows(

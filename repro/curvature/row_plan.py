@@ -96,7 +96,14 @@ def make_plan(model: nn.Module, x: Inputs, layout: Parameters, *, examples: int,
     sizes = {name: place.stop - place.start for name, place in layout.slices.items() if name not in taken}
     rest = _slices(sizes, room // (examples * rows))
     used += [examples * rows * (entries.chosen.stop - entries.chosen.start) for entries in rest]
-    return Plan(passes, rest, size * max(used), temporary)
+    each = [capture_bytes(part, classes, size) for part in passes] + [classes * e.size * size for e in rest]
+    return Plan(passes, rest, size * max(used), min(temporary, examples * max(each)))
+
+
+def capture_bytes(layers: list[Layer], classes: int, size: int) -> int:
+    """What capturing features and errors and combining errors take up for one example, in numbers of `size` bytes."""
+    shapes = {layer.name: (layer.positions, *layer.whole) for layer in layers}
+    return size * sum(T * (D + 2 * classes * O) for T, D, O in shapes.values())
 
 
 def plain_layers(model: nn.Module, x: Inputs, layout: Parameters, rows: int) -> list[Layer]:
