@@ -20,6 +20,7 @@ from repro.curvature.exact import exact_spectrum
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
 from repro.curvature.many_classes import class_gram
+from repro.watch import Progress, current
 
 CLOSE = {"rtol": 0, "atol": 1e-12}
 B, T, C = 6, 5, 3
@@ -321,7 +322,7 @@ def test_measurements_of_layers_by_keywords(texts):
     (tokens, mask, y, labels), model = texts, Pooled().double().eval()
     network = repro.Network(model, {"tokens": tokens, "mask": mask, "labels": y})
     assert list(repro.measure("layer_features", network).arrays["layers"]) == ["mix", "head", "logits"]
-    assert list(repro.measure("kronecker_factors", network, layers=[1]).arrays["layers"]) == ["head"]
+    assert list(repro.measure("kronecker_factors", network, layers=[1], steps=8).arrays["layers"]) == ["head"]
     by_token = repro.Network(Tagger().double().eval(), {"tokens": tokens, "mask": mask, "labels": labels})
     with pytest.raises(ValueError, match=r"labels at several positions .* choose a measurement of the whole network"):
         repro.measure("layer_errors", by_token)
@@ -352,6 +353,21 @@ def test_one_network_of_its_layers(texts, tmp_path):
     assert "Pooled mix" in titles[1]
     found.save(tmp_path / "layers.npz")
     assert repro.load(tmp_path / "layers.npz").spectra == found.spectra
+
+
+def test_layers_that_were_measured_before_a_stop_are_drawn(texts):
+    torch.manual_seed(0)
+    (tokens, mask, y, _), model = texts, Pooled().double().eval()
+
+    def stop(progress: Progress) -> None:
+        if progress.part == 3:  # the first of two of the second layer
+            current().stop("enough")
+
+    chosen = ["train_hessian", "train_gauss_newton"]
+    found = repro.spectrum(model, ((tokens, mask), y), by="layer", spectra=chosen, outliers=2, progress=stop)
+    assert not found.complete
+    assert found.spectra == ["embed/train_hessian", "embed/train_gauss_newton", "mix/train_hessian"]
+    assert len(found.plot().axes) == 2  # those of the first layer
 
 
 def test_some_parameters_in_every_function(texts):
