@@ -60,7 +60,7 @@ def same(found, expected):
 
 
 MEASUREMENTS = {
-    "hessian_spectrum": {"steps": 12, "probes": 2},
+    "hessian_spectrum": {"steps": 12, "probes": 2, "spectra": ["train_hessian", "train_gauss_newton"]},
     "gauss_newton_knockouts": {"steps": 12},
     "alignment": {"exact_limit": 0, "max_products": 9},
     "alignment_dynamics": {"max_products": 9},
