@@ -137,7 +137,7 @@ class Watch:
             self._asked = self._asked or f"time_limit of {self.time_limit:g} s"
         if self._asked:
             of = f" of about {planned}" if (planned := self._planned()) else ""
-            self.stopped = f"{self._asked}, after {self.products}{of} products"
+            self.stopped = self.stopped or f"{self._asked}, after {self.products}{of} products"
             raise Stopped(self.stopped)
         known = self.checkpoint.take(V) if self.checkpoint else None
         if known is not None:
