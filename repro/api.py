@@ -74,12 +74,15 @@ class Measured(Result):
     def spectrum(self, name: str) -> Spectrum:
         """One of the spectra: quadrature, leading eigenvalues with their residuals, and whether they converged.
 
+        Of a measurement over epochs it is that of the last; `arrays` have all.
+
         Raises:
             ValueError: there is none of that name.
         """
         if name not in self.spectra:
             raise ValueError(f"{self.name} holds no spectrum {name!r}; it holds {', '.join(self.spectra) or 'none'}")
-        return Spectrum.from_arrays(self.arrays, name)
+        stacked = self.arrays[f"{name}_nodes"].ndim == 3  # over epochs
+        return Spectrum.from_arrays(self.arrays, name, at=-1 if stacked else None)
 
     def outliers(self, spectrum: str) -> np.ndarray:  # -> [k]
         """The leading eigenvalues of a spectrum, largest magnitude first; `spectrum(...).converged` says how sure."""

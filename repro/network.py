@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -92,6 +93,8 @@ class Network:
             raise TypeError(f"the model is a {type(model).__name__}: a torch.nn.Module is needed")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: a positive number of examples is needed")
+        if not torch.is_grad_enabled():
+            raise ValueError("gradients are switched off here: call this outside of torch.no_grad and inference_mode")
         self.model, self.weight_decay, self.batch_size = model, weight_decay, batch_size
         self._checkpoints: Mapping[int, nn.Module] = checkpoints or {}
         self.epochs = sorted(self._checkpoints)

@@ -53,6 +53,11 @@ def test_models_in_train_mode(layer):
         repro.Network(network(layer).train(), (X, Y))
 
 
+def test_gradients_switched_off():
+    with torch.no_grad(), refused("outside of torch.no_grad"):
+        repro.Network(network(), (X, Y))
+
+
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [

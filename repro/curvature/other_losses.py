@@ -61,7 +61,7 @@ def _by_formula(given: Any, targets: Tensor, class_weights: Tensor | None) -> Lo
     kind = type(given)  # a subclass may be another loss
     if kind is nn.CrossEntropyLoss:
         if given.ignore_index != -100:
-            raise ValueError(f"ignore_index is {given.ignore_index}: leave those examples out of the data")
+            raise ValueError(f"ignore_index is {given.ignore_index}: label them -100, or leave those examples out")
         soft = targets.is_floating_point() and targets.ndim > 1
         if given.weight is None and (soft or given.label_smoothing):
             return SoftCrossEntropy(given.label_smoothing)

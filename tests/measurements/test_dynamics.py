@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from dense import dense_parts, eigenvalues
 
+import repro
 from repro.measurements import dynamics
 from repro.network import Network
 
@@ -22,6 +23,13 @@ def test_dynamics_follows_the_checkpoints(tiny):
     np.testing.assert_allclose(arrays["class_part"][1], eigenvalues(parts["class"])[:C], rtol=1e-9, atol=1e-14)
     np.testing.assert_allclose(arrays["within_nodes"][1].max(), eigenvalues(parts["within"])[0], rtol=1e-6)
     assert dynamics.measure(tiny, dynamics.Settings(epochs=1, **LANCZOS))["epochs"].tolist() == [0]
+
+
+def test_what_was_found_shows_the_last_epoch(tiny):
+    found = repro.measure("dynamics", tiny, progress=False, **LANCZOS)
+    np.testing.assert_array_equal(found.outliers("gauss_newton"), found.arrays["gauss_newton_eigenvalues"][1])
+    assert f"{C} leading eigenvalues converged" in repr(found)
+    assert set(found.frame()["spectrum"]) == {"gauss_newton"}
 
 
 def test_dynamics_fills_up_runs_that_end_early(tiny):
