@@ -135,7 +135,7 @@ def test_a_figure_needs_only_its_cells():
 
 def test_figures_fall_back_on_lanczos_where_a_cell_is_too_large_for_the_exact_spectrum():
     def measured(key, limit):
-        few = ["figures.1={model: [vgg11], n_per_class: [10, 19]}", f"measurements.exact_spectrum.limit={limit}"]
+        few = ["figures.1={model: [vgg11]}", "sizes_of.vgg11=[10, 19]", f"measurements.exact_spectrum.limit={limit}"]
         tasks = Experiment(["experiment=embedded", *few]).stages([key])["measure"]
         return sorted(task.name.partition("/vgg11/")[2] for task in tasks)
 
@@ -233,22 +233,22 @@ def test_a_figure_the_experiment_does_not_draw():
 def test_one_figure_of_the_cells_that_the_command_line_gives():
     """They replace the axes that the experiment lists for it, the others hold, and it has files of its own."""
 
-    def drawn(*overrides, key="5"):
+    def drawn(*overrides, key="4"):
         stages = Experiment(["experiment=embedded", *overrides]).stages([key])
         assert {task.trainings.cell for task in stages["sweep"]} == set(stages["figures"][0].cells)
         return [str(cell.model) + f" {cell.n_per_class}" for cell in stages["figures"][0].cells], stages["figures"][0]
 
-    cells, task = drawn("model=mlp", "n_per_class=26")
-    assert cells == ["mlp 26"]
-    assert (task.name, task.path.name) == ("5-mlp-n26", "fig05-mlp-n26.png")
-    cells, task = drawn("model=mlp")
-    assert (cells, task.path.name) == (["mlp 10"], "fig05-mlp.png")
+    cells, task = drawn("model=vgg11", "n_per_class=26")
+    assert cells == ["vgg11 26"]
+    assert (task.name, task.path.name) == ("4-vgg11-n26", "fig04-vgg11-n26.png")
+    cells, task = drawn("n_per_class=10")
+    assert (cells, task.path.name) == (["mlp 10"], "fig04-n10.png")
     cells, task = drawn("n_per_class=10,51", "seed=1,2")
-    assert cells == ["vgg11 10", "vgg11 51"]
-    assert task.path.name == "fig05-n10+n51-seed1.png"
-    for key in ("5", "05", "fig05"):
+    assert cells == ["mlp 10", "mlp 51"]
+    assert task.path.name == "fig04-n10+n51-seed1.png"
+    for key in ("4", "04", "fig04"):
         cells, task = drawn(key=key)
-        assert (cells, task.name, task.path.name) == (["vgg11 10"], "5", "fig05.png")
+        assert (cells, task.name, task.path.name) == (["mlp 19"], "4", "fig04.png")
     with pytest.raises(
         ValueError, match=r"matches figure 3: n_per_class=\[5\]; figures.3.<axis>=\[...\] gives it others"
     ):
@@ -259,8 +259,8 @@ def test_one_figure_of_the_cells_that_the_command_line_gives():
 
 @pytest.mark.parametrize("prefix", ["", "+"])
 def test_one_axis_of_a_figure_given_keeps_its_others(prefix):
-    experiment = Experiment(["experiment=embedded", f"{prefix}figures.5.model=[mlp]"])
-    assert experiment.figure_cells("5") == [EMBEDDED._replace(n_per_class=10)]
+    experiment = Experiment(["experiment=embedded", f"{prefix}figures.4.n_per_class=[10]"])
+    assert experiment.figure_cells("4") == [EMBEDDED._replace(n_per_class=10)]
 
 
 def test_a_narrowed_grid_draws_the_figures_that_have_cells_left():
@@ -307,7 +307,7 @@ def test_what_no_claim_takes_is_measured_of_one_seed():
     assert (
         len([name for name in measured if name.endswith("gauss_newton_knockouts")]) == 1
     )  # of Figure x9, not for a claim
-    assert len([name for name in measured if name.endswith("hessian_spectrum")]) == 2
+    assert len([name for name in measured if name.endswith("exact_spectrum")]) == 2
 
 
 def test_a_figure_shows_the_seeds_that_its_experiment_lists():

@@ -29,6 +29,7 @@ def test_a_measurement_that_meets_its_time_limit_is_queued_again_and_goes_on(tmp
     own = OwnWeights(weights=weights, trainings=small(), machine=replace(machine, checkpoint_seconds=0))
     settings = asdict(kind.settings(steps=12, spectra=["train_hessian", "train_gauss_newton"]))
     common = {"experiment": "x", "asked_device": "cpu", "measurement": kind.name, "version": kind.version}
+    common["usual_steps"] = kind.settings.usual_steps
     tasks = [Measure(root=tmp_path / name, settings=settings, of=own, **common) for name in ("undisturbed", "limited")]
     job.Chunk(tasks[:1], 1)()
     product, seen, pickled = RiskOperator.matmat, [], []
