@@ -129,7 +129,7 @@ class Composer:
                 networks = GlobalHydra.instance().config_loader().get_group_options("model")
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ValueError(_sentence(error)) from error
-        for key in ("epochs_of", "sizes_of"):
+        for key in ("epochs_of", "rates_of", "sizes_of"):
             if unknown := [name for name in cfg[key] if name not in networks]:
                 near = " or ".join(difflib.get_close_matches(unknown[0], networks, n=2)) or ", ".join(networks)
                 raise ValueError(f"configuration: {key}.{unknown[0]}: there is no such network; did you mean {near}?")

@@ -154,6 +154,7 @@ class Config(Machine):
     missing_allowed: int
     force: bool
     epochs_of: dict[str, int]
+    rates_of: dict[str, dict[str, float]]
     sizes_of: dict[str, list[Any]]
     gallery: str | None
     measurement: str | None = None  # of scripts/measure.py
