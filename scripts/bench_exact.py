@@ -95,7 +95,8 @@ def measure(cell: str, method: str, experiment: str) -> dict[str, Any]:
     logger.setLevel(logging.INFO)
     logger.addHandler(estimate)
     name, size, *rest = cell.split(":")
-    width = [f"width={rest[0]}", "training.epochs=1"] if rest else []
+    # of another width nothing is selected, and another name keeps it from being looked for
+    width = [f"width={rest[0]}", "training.epochs=1", f"name={experiment}-width{rest[0]}"] if rest else []
     overrides = [f"experiment={experiment}", f"model={name}", f"n_per_class={size}", *width]
     config = Composer(overrides, (), CONF).config
     network, origin = selected_network(retrain_task(config), find_device(config.device))
