@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
 from repro.curvature.batches import Unpack, is_batch, read_batch, with_labels
-from repro.curvature.inputs import Inputs, form, join, split
+from repro.curvature.inputs import Inputs, form, join, split, take
 
 
 class Examples(NamedTuple):
@@ -65,7 +65,7 @@ class Examples(NamedTuple):
                 " test_per_class to None, in exact_spectrum to 0"
             )
         x, chosen = self.inputs, torch.cat([(y == c).nonzero()[:wanted, 0] for c in y.unique()]).sort().values
-        return Examples([(tree_map(lambda leaf: leaf[chosen], x), y[chosen])])
+        return Examples([(take(x, chosen), y[chosen])])
 
 
 def read_examples(

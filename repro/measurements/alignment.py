@@ -14,10 +14,10 @@ from repro.curvature.class_parts import ClassParts
 from repro.curvature.cross_class import SPANNED_PARTS, ClassGram
 from repro.curvature.exact import exact_spectrum
 from repro.curvature.gauss_newton import GaussNewton
-from repro.curvature.hessian import Hessian
 from repro.curvature.many_classes import class_gram
 from repro.linalg.eigenpairs import Eigenpairs, top_eigenpairs
 from repro.linalg.operator import LinearOperator, Stopped
+from repro.measurements.hessian_spectrum import MATRICES
 from repro.measurements.settings import EXACT_LIMIT, Memory, MemorySettings, check_count, vector_bytes
 from repro.spectra.exact import PARTS, ExactSpectrum
 from repro.watch import current
@@ -25,9 +25,7 @@ from repro.watch import current
 if TYPE_CHECKING:
     from repro.network import Network
 
-
 VERSION = 3
-MATRICES = {"hessian": Hessian, "gauss_newton": GaussNewton}
 
 
 @dataclass
@@ -136,7 +134,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
             del pairs, G
         return {f"{name}_{key}": value for key, value in found.items()} | {"vectors": leading.cpu().numpy()}
 
-    for name in MATRICES:
+    for name in ("hessian", "gauss_newton"):
         found = current().once(partial(of_matrix, name))
         top[name] = torch.from_numpy(found.pop("vectors")).to(gram.weights.device)
         arrays |= found

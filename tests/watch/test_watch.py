@@ -163,6 +163,18 @@ def test_ctrl_c_gives_back_what_there_is(problem, tmp_path, capsys):
     assert read.density("train_gauss_newton").density.min() >= 0
 
 
+def ending(matrix, watch, made):
+    """An operator that asks its watch to stop in its product number `made`, which is the last then."""
+
+    class Ending(Dense):
+        def matmat(self, V):
+            if watch.products == made - 1:
+                watch.stop("enough")
+            return super().matmat(V)
+
+    return Ending(matrix)
+
+
 @pytest.mark.parametrize("made", range(1, 26))
 def test_an_incomplete_spectrum_is_honest(made):
     """Residuals are those of the pairs, and what counts as converged is an eigenvalue, wherever it was stopped."""
@@ -172,13 +184,7 @@ def test_an_incomplete_spectrum_is_honest(made):
     A = Q @ values.diag() @ Q.T
     watch = Watch()
 
-    class Ending(Dense):
-        def matmat(self, V):
-            if watch.products == made - 1:
-                watch.stop("enough")
-            return super().matmat(V)
-
-    found = spectrum(watch.over(Ending((A + A.T) / 2)), k=3, steps=15, probes=2)
+    found = spectrum(watch.over(ending((A + A.T) / 2, watch, made)), k=3, steps=15, probes=2)
     assert watch.stopped
     assert watch.products == made
     V, found_values = found.vectors, torch.from_numpy(found.eigenvalues)
@@ -197,13 +203,7 @@ def test_a_stopped_search_with_restarts_is_honest(made):
     values = torch.cat([torch.tensor([9.0, -7.0, 5.0]), torch.linspace(-1, 1, 37)]).double()
     watch = Watch()
 
-    class Ending(Dense):
-        def matmat(self, V):
-            if watch.products == made - 1:
-                watch.stop("enough")
-            return super().matmat(V)
-
-    found = spectrum(watch.over(Ending(values.diag())), k=3, steps=30, memory_budget=6 * 40 * 8)
+    found = spectrum(watch.over(ending(values.diag(), watch, made)), k=3, steps=30, memory_budget=6 * 40 * 8)
     errors = values[:, None] * found.vectors - found.vectors * torch.from_numpy(found.eigenvalues)
     true = torch.linalg.vector_norm(errors, dim=0).numpy()
     assert (true <= found.residuals + 1e-10).all()
