@@ -102,6 +102,7 @@ class Watch:
                 self.checkpoint.finish(arrays)
         else:
             self.products += self.checkpoint.taken - taken
+            self._tell()
         return arrays
 
     def result_of(self, measure: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

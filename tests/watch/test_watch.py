@@ -323,6 +323,19 @@ def test_kill_9_at_random_moments(problem, tmp_path, monkeypatch):
     assert not (tmp_path / "kept").exists()
 
 
+def test_killed_after_its_last_part_it_makes_no_product(problem, tmp_path, monkeypatch):
+    """Everything is measured, and the checkpoint still there: the progress is told all the same."""
+    model, data = problem
+    with monkeypatch.context() as killed:
+        killed.setattr(Checkpoint, "remove", lambda checkpoint: None)
+        expected = repro.spectrum(model, data, checkpoint=tmp_path / "kept", **SETTINGS)
+    before, counter = RiskOperator.counted, Counter()
+    same(repro.spectrum(model, data, steps=12, progress=counter, checkpoint=tmp_path / "kept"), expected)
+    assert RiskOperator.counted == before
+    assert [now.part for now in counter.told] == [1, 2, 3]
+    assert not (tmp_path / "kept").exists()
+
+
 def test_what_was_made_is_not_made_again(problem, tmp_path):
     model, data = problem
     before = RiskOperator.counted
