@@ -169,7 +169,11 @@ def weighted(f, y):
         (nn.MSELoss(reduction="none"), "real", r"returns \[7, 3\] for 7 examples: their mean is needed"),
         (weighted, "labels", "weighted of a batch is not the mean of .*look for class weights"),
         (nn.CrossEntropyLoss(weight=WEIGHT, label_smoothing=0.1), "labels", "not the mean .* look for class weights"),
-        (nn.CrossEntropyLoss(ignore_index=0), "labels", "ignore_index is 0: label them -100, or leave those examples out"),
+        (
+            nn.CrossEntropyLoss(ignore_index=0),
+            "labels",
+            "ignore_index is 0: label them -100, or leave those examples out",
+        ),
         (
             Detached(),
             "labels",
