@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -93,7 +94,17 @@ def histogram(
     ax.set_yscale("log")
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylim(0.5, max(ax.get_ylim()[1], 12 * counts.max(), 30))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())  # a small panel has no place for more than powers of ten
+    label_ticks(ax.yaxis)
+
+
+def label_ticks(axis: Axis) -> None:
+    """Powers of ten on a logarithmic axis; where they would leave a tick or two, some numbers between them."""
+    low, high = axis.get_view_interval()
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def log_edges(eigenvalues: np.ndarray, *, bins: int = 48) -> np.ndarray:  # -> [bins + 1]
@@ -132,12 +143,8 @@ def top_by_depth(
     wide = [s[:count] for _, _, spectra in series for s in spectra if len(s) > count] or drawn
     lowest = np.concatenate(wide)
     ax.set_yscale("log")
-    low, high = 0.5 * lowest[lowest > 0].min(), 2 * max(s[0] for s in drawn)
-    ax.set_ylim(low, high)
-    if high < 100 * low:  # powers of ten alone would leave a tick or two
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.set_ylim(0.5 * lowest[lowest > 0].min(), 2 * max(s[0] for s in drawn))
+    label_ticks(ax.yaxis)
     ax.set_xticks(range(len(xlabels)), xlabels)
     ax.set_xlim(-0.6, len(xlabels) - 0.4)
 

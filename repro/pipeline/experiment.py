@@ -188,20 +188,28 @@ class Experiment:
         return dataclasses.replace(self._figures[number], **given)
 
     def _matching(self, shown: Shown) -> list[Cell]:
-        """The cells that are to be shown.
+        """The cells that are to be shown, in the order in which the values of an axis are listed.
 
         Raises:
             ValueError: no cell of the whole grid has one of the values.
         """
-        wanted = {axis: set(map(str, values)) for axis, values in vars(shown).items() if values is not None}
+        wanted = {axis: list(map(str, values)) for axis, values in vars(shown).items() if values is not None}
         names = self._names
         for axis, values in wanted.items():
-            if not self.narrowed and (unknown := values - set().union(*(of[axis] for of in names.values()))):
+            if not self.narrowed and (unknown := set(values).difference(*(of[axis] for of in names.values()))):
                 raise ValueError(
                     f"figures: no cell of experiment {self.name} has {axis}={sorted(unknown)[0]}; there are "
                     f"{', '.join(dict.fromkeys(str(getattr(cell, axis)) for cell in names))}"
                 )
-        return [cell for cell, of in names.items() if all(of[axis] & values for axis, values in wanted.items())]
+        chosen = [cell for cell, of in names.items() if all(of[axis] & set(values) for axis, values in wanted.items())]
+
+        def places(cell: Cell) -> list[int]:
+            return [
+                next(i for i, value in enumerate(values) if value in names[cell][axis])
+                for axis, values in wanted.items()
+            ]
+
+        return sorted(chosen, key=places)
 
     def _drawable(self) -> list[str]:
         """The experiment's figures; of a grid narrowed on the command line only those that have cells left."""
