@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from repro.curvature.diagonal import gauss_newton_diagonal
-from repro.curvature.risk import RiskOperator
 from repro.linalg import moments as linalg_moments
 from repro.linalg.eigenpairs import Eigenpairs, top_eigenpairs
 from repro.linalg.moments import Estimate, Moments
@@ -65,7 +64,8 @@ def top(
     (torch.Size([2]), True)
     """
     check_choice("by", by, Order)
-    A = operator_of(Network(model, data, **network), matrix, memory_budget)
+    check_choice("matrix", matrix, Matrix)
+    A = Network(model, data, **network).matrix(MATRICES[matrix], memory_budget=memory_budget)
     return top_eigenpairs(
         A, k, tolerance=tolerance, max_products=max_products, memory_budget=memory_budget, seed=seed, by=by
     )
@@ -111,18 +111,12 @@ def moments(
     >>> float(repro.moments(model, data, matrix="gauss_newton").trace.error)
     0.0
     """
+    check_choice("matrix", matrix, Matrix)
     checked = Network(model, data, **network)
-    A = operator_of(checked, matrix, memory_budget)
+    A = checked.matrix(MATRICES[matrix], memory_budget=memory_budget)
     found = linalg_moments.moments(A, products=products, memory_budget=memory_budget, seed=seed)
     if matrix == "gauss_newton" and checked.has_class_structure and checked.classes - 1 <= products:
         exact = gauss_newton_diagonal(checked.model, checked.batches(), parameters=checked.parameters)
         zero = torch.zeros_like(exact)
         found = found._replace(trace=Estimate(exact.sum().cpu(), zero.sum().cpu()), diagonal=Estimate(exact, zero))
     return found
-
-
-def operator_of(network: Network, matrix: Matrix, memory_budget: int) -> RiskOperator:
-    """Hess, G or E of a network on its training data; `memory_budget` is for the graphs that it keeps."""
-    check_choice("matrix", matrix, Matrix)
-    model, data, chosen = network.model, network.batches(), network.parameters
-    return MATRICES[matrix](model, data, parameters=chosen, loss=network.loss, memory_budget=memory_budget)

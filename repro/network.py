@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,11 @@ from repro.curvature.layers import layer_names
 from repro.curvature.loss import Loss, SoftmaxCrossEntropy
 from repro.curvature.other_losses import LossLike, find_loss, is_cross_entropy
 from repro.curvature.parameters import Parameters, Selection
+from repro.curvature.risk import RiskOperator
 from repro.data import Split
 from repro.storage.results import Cell
 
+R = TypeVar("R", bound=RiskOperator)
 Data = Iterable[Any] | tuple[Inputs, Tensor] | Mapping[str, Any] | Dataset[Any]
 USUAL_OUTLIERS = 10  # most eigenpairs that are taken out of a spectrum by default where there are no classes (ours)
 
@@ -172,6 +174,30 @@ class Network:
         if chosen is None:
             raise ValueError("no test data were given, and this is a measurement on test data: pass test=...")
         return chosen.batches(self.batch_size)
+
+    def matrix(
+        self,
+        kind: type[R],
+        *,
+        memory_budget: int,
+        model: nn.Module | None = None,
+        data: list[tuple[Inputs, Tensor]] | None = None,
+    ) -> R:
+        """Hess, G or E of the mean loss, over `parameters`.
+
+        Args:
+            kind: `Hessian`, `GaussNewton` or `HessianResidual` of `repro.curvature`.
+            memory_budget: bytes for the graphs that it keeps between products.
+            model: another of the same architecture, such as a checkpoint.
+            data: by default the training data.
+        """
+        return kind(
+            self.model if model is None else model,
+            self.batches() if data is None else data,
+            parameters=self.parameters,
+            memory_budget=memory_budget,
+            loss=self.loss,
+        )
 
     @property
     def has_class_structure(self) -> bool:

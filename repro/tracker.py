@@ -30,11 +30,11 @@ from repro.curvature.batches import is_batch
 from repro.curvature.class_parts import class_mean_span
 from repro.curvature.evaluation import own_precision
 from repro.curvature.gauss_newton import GaussNewton
+from repro.curvature.hessian import Hessian
 from repro.curvature.inputs import as_tensors, take
 from repro.figures.tracking import draw_tracking
 from repro.linalg.eigenpairs import top_eigenpairs
 from repro.linalg.moments import complement_trace
-from repro.matrix import operator_of
 from repro.measurements.settings import check_count
 from repro.network import Data, Network
 
@@ -158,7 +158,7 @@ class Tracker:
 
     def _measured(self, model: nn.Module) -> dict[str, float]:
         network = self._checked(model)
-        A = operator_of(network, "hessian", self.memory_budget)
+        A = network.matrix(Hessian, memory_budget=self.memory_budget)
         k = min(self.outliers or network.classes, A.dim)
         pairs = top_eigenpairs(
             A,
@@ -190,7 +190,7 @@ class Tracker:
         needed = C * (len(U) + N * C) * U.element_size()
         if needed > self.memory_budget:
             return self._without_overlap(f"the {C} class means take {needed / 1e9:.3g} GB, above memory_budget")
-        G = GaussNewton(network.model, network.batches(), parameters=network.parameters, memory_budget=0)
+        G = network.matrix(GaussNewton, memory_budget=0)
         return float((class_mean_span(G).T @ U).square().sum(dim=0).mean())
 
     def _without_overlap(self, why: str) -> float:

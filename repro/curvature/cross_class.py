@@ -14,9 +14,9 @@ from repro.curvature.origin import Origin
 from repro.curvature.parameters import Selection
 from repro.curvature.risk import RiskOperator
 from repro.linalg.operator import LinearOperator, LowRank, Projected, orthonormal_basis
+from repro.spectra.exact import Part
 
 SpannedPart = Literal["class", "cross", "same"]  # the parts that class and cross-class means span
-Part = Literal["class", "cross", "within", "same"]
 Knockout = Literal["subtraction", "projection"]
 SPANNED_PARTS: tuple[SpannedPart, ...] = ("class", "cross", "same")
 PIECE = 1 << 16  # parameters

@@ -13,9 +13,8 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
-from repro.curvature.cross_class import Part
+from repro.spectra.exact import PARTS, Part
 
-PARTS: tuple[Part, ...] = ("class", "cross", "within", "same")
 SMALL = 64  # a matrix of fewer rows is solved as a dense one
 
 

@@ -18,8 +18,8 @@ from torch.func import functional_call
 
 from repro.curvature import checks
 from repro.curvature.classifier import prepared
-from repro.curvature.cross_class import SPANNED_PARTS, Knockout, Part
-from repro.curvature.eigen_parts import PARTS, EigenParts
+from repro.curvature.cross_class import SPANNED_PARTS, Knockout
+from repro.curvature.eigen_parts import EigenParts
 from repro.curvature.evaluation import evaluation
 from repro.curvature.example_gradients import example_gradients
 from repro.curvature.function import logits_of
@@ -29,7 +29,7 @@ from repro.curvature.row_gram import row_gram, small_batches
 from repro.curvature.row_plan import TEMPORARY, make_plan
 from repro.curvature.softmax_root import ClassWeights, SoftmaxRoot, class_weights, mean_columns, softmax_root
 from repro.linalg.coordinates import eigen_coordinates
-from repro.spectra.exact import ExactSpectrum, knockout_name
+from repro.spectra.exact import PARTS, ExactSpectrum, Part, knockout_name
 
 SUBTRACTED: list[tuple[Part, ...]] = [
     ("class",),

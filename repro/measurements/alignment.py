@@ -120,7 +120,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
 
     def of_matrix(name: str) -> dict[str, np.ndarray]:
         by_exact = exact and name == "gauss_newton"
-        A = MATRICES[name](model, data, parameters=chosen, memory_budget=memory.graphs)
+        A = network.matrix(MATRICES[name], memory_budget=memory.graphs)
         pairs = settings.largest(A, min(count, C) if by_exact else count, classes=C, memory=memory)
         leading = pairs.vectors[:, :C].clone()
         del A  # its graphs go before those of the next matrix are made
@@ -129,7 +129,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
             spectrum = exact_spectrum(model, data, parameters=chosen, knockouts=(), memory_budget=for_exact)
             found = _from_exact(spectrum, count)
         else:
-            G = GaussNewton(model, data, parameters=chosen, memory_budget=memory.graphs)
+            G = network.matrix(GaussNewton, memory_budget=memory.graphs)
             found = described(pairs, G, gram)
             del pairs, G
         return {f"{name}_{key}": value for key, value in found.items()} | {"vectors": leading.cpu().numpy()}

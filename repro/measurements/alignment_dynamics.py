@@ -59,7 +59,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     def at_epoch(epoch: int) -> dict[str, np.ndarray]:
         model, data = network.at_epoch(epoch), network.batches()
         gram = class_gram(model, data, parameters=network.parameters, memory_budget=means)
-        G = GaussNewton(model, data, parameters=network.parameters, memory_budget=memory.graphs)
+        G = network.matrix(GaussNewton, memory_budget=memory.graphs, model=model)
         pairs, parts = settings.largest(G, C - 1, classes=C, memory=memory), ClassParts(G)
         seen = gram.orthonormal("class", torch.finfo(G.dtype).eps).T @ parts.coordinates(pairs.vectors)
         found = {field: getattr(pairs, field) for field in ("eigenvalues", "residuals", "converged")}

@@ -42,13 +42,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     """
     memory = settings.memory(network, outliers=settings.outliers, matrix="Hess")
     settings.plan(network, 2, memory)
-    hessian = Hessian(
-        network.model,
-        network.batches(),
-        parameters=network.parameters,
-        memory_budget=memory.graphs,
-        loss=network.loss,
-    )
+    hessian = network.matrix(Hessian, memory_budget=memory.graphs)
     found = settings.estimate(hessian, outliers=settings.outliers, classes=network.classes, memory=memory)
     watch = current()
 

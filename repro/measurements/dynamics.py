@@ -59,7 +59,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     for epoch in chosen:
         model, data = network.at_epoch(epoch), network.batches()
         gram = class_gram(model, data, parameters=network.parameters, memory_budget=means)
-        G = GaussNewton(model, data, parameters=network.parameters, memory_budget=memory.graphs)
+        G = network.matrix(GaussNewton, memory_budget=memory.graphs, model=model)
         spectra["gauss_newton"].append(settings.estimate(G, outliers=None, classes=C, memory=memory))
         within = ClassParts(G).without(SPANNED_PARTS)
         spectra["within"].append(settings.estimate(within, outliers=0, classes=C, memory=memory))

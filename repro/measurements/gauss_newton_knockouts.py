@@ -60,7 +60,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     means = 3 * C**2 if settings.knockout == "projection" else 0  # the means, and their bases while they are made
     memory = settings.memory(network, outliers=settings.outliers, held=means, matrix="G and its knockouts")
     settings.plan(network, 1 + len(SPANNED_PARTS), memory)
-    G = GaussNewton(network.model, data, parameters=network.parameters, memory_budget=memory.graphs)
+    G = network.matrix(GaussNewton, memory_budget=memory.graphs)
     full = settings.estimate(G, outliers=settings.outliers, classes=C, memory=memory)
     arrays |= full.arrays("full")
     for part in SPANNED_PARTS:

@@ -12,6 +12,7 @@ from torch import Tensor
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
 from repro.curvature.inputs import Inputs
+from repro.curvature.risk import RiskOperator
 from repro.measurements.settings import LanczosSettings, check_count
 from repro.watch import current
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 ANY_LOSS = True
-MATRICES = {"hessian": Hessian, "gauss_newton": GaussNewton, "residual": HessianResidual}
+MATRICES: dict[str, type[RiskOperator]] = {"hessian": Hessian, "gauss_newton": GaussNewton, "residual": HessianResidual}
 
 
 @dataclass
@@ -58,14 +59,11 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     memory = settings.memory(network, outliers=settings.outliers, matrix="Hess, G and E")
     settings.plan(network, len(names) * len(network.parts), memory)
     if not network.loss.convex and any(not name.endswith("hessian") for name in names):
-        GaussNewton(
-            network.model, network.batches(), loss=network.loss
-        )  # refuses a loss without G before hours of Hess
+        network.matrix(GaussNewton, memory_budget=0)  # refuses a loss without G before hours of Hess
     for (prefix, part), name in itertools.product(network.parts.items(), names):
         split, _, matrix = name.partition("_")
         memory = settings.memory(part, outliers=settings.outliers, matrix="Hess, G and E")
-        chosen, budget = part.parameters, memory.graphs
-        A = MATRICES[matrix](network.model, data[split], parameters=chosen, memory_budget=budget, loss=network.loss)
+        A = part.matrix(MATRICES[matrix], memory_budget=memory.graphs, data=data[split])
         found = settings.estimate(A, outliers=settings.outliers, classes=network.classes, memory=memory)
         arrays |= found.arrays(prefix + name)
         if split == "test":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
-PARTS = ("class", "cross", "within", "same")  # of G, in the order of Eq. 6.4
+Part = Literal["class", "cross", "within", "same"]  # of G, in the order of Eq. 6.4
+PARTS: tuple[Part, ...] = get_args(Part)
 COLORS = {"class": "#D55E00", "cross": "#009E73", "within": "#56B4E9", "same": "#CC79A7"}
 
 
