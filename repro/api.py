@@ -29,6 +29,7 @@ from torch import nn
 
 from repro.curvature import cross_class, exact
 from repro.curvature.batches import Unpack
+from repro.curvature.checks import class_list
 from repro.curvature.classifier import Logits
 from repro.curvature.function import logits_of
 from repro.curvature.other_losses import LossLike
@@ -38,7 +39,7 @@ from repro.figures.fig03_hessian_spectrum import draw_spectra
 from repro.figures.results import Results
 from repro.figures.style import theme
 from repro.measurements import find_measurement
-from repro.measurements.settings import make_settings
+from repro.measurements.settings import MEMORY, make_settings, vector_bytes
 from repro.network import Data, Network
 from repro.spectra.broadening import Curve, linear_curve
 from repro.spectra.exact import ExactSpectrum
@@ -339,6 +340,8 @@ def class_structure(
     parameters: Selection = None,
     unpack: Unpack | None = None,
     logits: Logits | None = None,
+    classes: Sequence[int] | None = None,
+    memory_budget: int = MEMORY,
 ) -> cross_class.ClassStructure:
     """The four-term decomposition of G (Eq. 6.4) as operators; C² x P numbers of memory.
 
@@ -346,11 +349,34 @@ def class_structure(
 
     Args:
         loss, parameters, unpack, logits: as of `repro.network.Network`.
+        classes: some of them, K of the C, whose terms alone the parts then consist of: K² x P numbers. The loss stays
+            that of all C logits, and the class means are over all labels; see
+            `repro.curvature.cross_class.ClassStructure`.
+        memory_budget: bytes for these numbers.
+
+    Raises:
+        ValueError: the memory budget does not hold them; data without an example of one of the classes, or data or a
+            model that `repro.Network` refuses.
+
+    >>> import torch, repro
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 5)).eval()
+    >>> data = torch.randn(30, 4), torch.arange(30) % 5
+    >>> repro.class_structure(model, data, classes=[4, 1]).class_means().shape
+    torch.Size([2, 85])
     """
     network = Network(model, data, loss=loss, parameters=parameters, unpack=unpack, logits=logits)
     network.check_class_structure("class_structure")
-    network.check_every_class()
-    return cross_class.class_structure(network.model, network.batches(), parameters=network.parameters)
+    chosen = None if classes is None else class_list(classes)
+    C = network.classes if chosen is None else len(chosen)
+    if (needed := C**2 * vector_bytes(network)) > memory_budget:
+        raise ValueError(
+            f"class_structure needs {needed / 1e9:.3g} GB of memory for {C}² means of {network.dim} parameters, more"
+            f" than memory_budget = {memory_budget:.3g}: raise it, or ask for some of the classes with classes=[...]"
+        )
+    network.check_every_class(chosen)
+    return cross_class.class_structure(network.model, network.batches(), parameters=network.parameters, classes=chosen)
 
 
 def measure(

@@ -19,11 +19,10 @@ from repro.linalg.eigenpairs import Eigenpairs, top_eigenpairs
 from repro.linalg.moments import Estimate, Moments
 from repro.linalg.outside import Order
 from repro.measurements.hessian_spectrum import MATRICES
-from repro.measurements.settings import check_choice
+from repro.measurements.settings import MEMORY, check_choice
 from repro.network import Data, Network
 
 Matrix = Literal["hessian", "gauss_newton", "residual"]
-MEMORY = 8 << 30  # bytes (ours)
 
 
 def top(

@@ -6,7 +6,7 @@ The library makes it of a user's model and tensors, the pipeline of a selected r
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -218,13 +218,13 @@ class Network:
                 f" {loss.name}{weighted}: Hess, G and E of any loss are in repro.spectrum(..., loss=...)"
             )
 
-    def check_every_class(self) -> None:
-        """Refuse training data that lack a class: class means need an example of each.
+    def check_every_class(self, chosen: Sequence[int] | None = None) -> None:
+        """Refuse training data that lack a class, or one of those chosen: class means need an example of each.
 
         Raises:
             ValueError: naming the classes.
         """
-        checks.check_classes(self.train.labels, self.classes)
+        checks.check_classes(self.train.labels, self.classes, chosen)
 
 
 def check_model(model: nn.Module) -> None:

@@ -18,9 +18,9 @@ def by_magnitude(values: np.ndarray) -> np.ndarray:
     return values[np.argsort(-np.abs(values))]
 
 
-def dense_parts(network: Network) -> tuple[Tensor, dict[str, Tensor]]:
-    """G and its four parts."""
-    structure = class_structure(network.model, network.batches())
+def dense_parts(network: Network, classes: list[int] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    """G and its four parts, those of some classes with all the rest of G in the place of G_within."""
+    structure = class_structure(network.model, network.batches(), classes=classes)
     G = GaussNewton(network.model, network.batches()).dense()
     parts = {name: structure.part(name).dense() for name in ("class", "cross", "same")}
     return G, parts | {"within": G - sum(parts.values())}

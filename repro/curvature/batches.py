@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -153,14 +153,18 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, Tensor) or type(x).__module__ == "numpy"
 
 
-def by_class(data: Batches) -> Iterator[tuple[int, Inputs]]:
+def by_class(data: Batches, classes: Collection[int] | None = None) -> Iterator[tuple[int, Inputs]]:
     """Regroup batches so that each has rows of one class alone: yields (class, inputs), about as large as they came.
+
+    Rows of other classes than `classes`, by default all, are left out.
 
     An example with positions of several classes is in the batches of each, with the positions of that class alone.
     """
     waiting: dict[tuple[int, Hashable], list[Inputs]] = {}  # of one class, and of one form
     for x, y in data:
         for c in y.unique().tolist():
+            if classes is not None and c not in classes:
+                continue
             own = _of_class(x, y == c)
             examples = waiting.setdefault((c, form(own)), [])
             examples.append(own)

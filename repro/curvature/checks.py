@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -226,21 +228,52 @@ def check_loss(loss: float, name: str) -> None:
         )
 
 
-def check_classes(y: Tensor, classes: int) -> None:
+def check_classes(y: Tensor, classes: int, chosen: Sequence[int] | None = None) -> None:
     """Refuse data without an example of each class where class means are asked for; spectra do not need them.
+
+    Args:
+        chosen: the classes that means are asked for; by default all.
 
     Raises:
         ValueError: fewer examples than classes, or a class without an example.
     """
-    if len(y) < classes:
-        raise ValueError(f"{len(y)} examples for {classes} classes: at least one example of each class is needed")
-    counts = torch.bincount(y.long(), minlength=classes)
-    if empty := (counts == 0).nonzero().flatten().tolist():
+    wanted = range(classes) if chosen is None else chosen
+    check_range(wanted, classes)
+    if len(y) < len(wanted):
+        raise ValueError(f"{len(y)} examples for {len(wanted)} classes: at least one example of each class is needed")
+    counts = torch.bincount(y.long(), minlength=classes).tolist()
+    if empty := [c for c in wanted if not counts[c]]:
         shown = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        remedy = "add some, or remove those logits from the model" if chosen is None else "add some, or leave it out"
         raise ValueError(
-            f"no training example of class {shown} ({len(empty)} of {classes} classes): class means need an example of"
-            " every class; add some, or remove those logits from the model"
+            f"no training example of class {shown} ({len(empty)} of {len(wanted)} classes): class means need an example"
+            f" of every class; {remedy}"
         )
+
+
+def class_list(classes: Any) -> list[int]:
+    """Classes that were asked for, as a list.
+
+    Raises:
+        ValueError: it is no list of different class indices.
+    """
+    try:
+        found = [operator.index(c) for c in classes]
+    except TypeError:
+        raise ValueError(f"classes is {classes!r}: a list of class indices is needed, such as [0, 3]") from None
+    if not found or len(set(found)) < len(found) or min(found) < 0:
+        raise ValueError(f"classes is {found}: at least one class index from 0 is needed, and each once")
+    return found
+
+
+def check_range(chosen: Sequence[int], classes: int) -> None:
+    """Refuse classes that were asked for and that the model does not have.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    if unknown := [c for c in chosen if c >= classes]:
+        raise ValueError(f"classes: there is no class {unknown[0]}, the model has {classes}, counted from 0")
 
 
 @contextmanager

@@ -15,12 +15,13 @@ the means, C² P numbers, is ever held.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from repro.curvature.checks import check_range, class_list
 from repro.curvature.cross_class import SPANNED_PARTS, SpannedPart, check_has_parts, class_totals, inverse_root
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.loss import curvature, errors
@@ -31,15 +32,26 @@ from repro.linalg.operator import LinearOperator, orthonormal_basis
 class ClassParts:
     """The class part, the cross part and G_{c=c'} of a G, known by the derivatives of its logits.
 
+    Of K chosen classes these are the terms that `cross_class.ClassStructure` has of them; they take the σ_{c,c'} of
+    chosen pairs alone, and C in the shapes below is K.
+
+    Args:
+        classes: those chosen; None for all.
+
     Raises:
-        ValueError: G has weight decay or class weights, which its parts do not have.
+        ValueError: G has weight decay or class weights, which its parts do not have; a class that it does not have.
     """
 
-    def __init__(self, G: GaussNewton):
+    def __init__(self, G: GaussNewton, classes: Sequence[int] | None = None):
         check_has_parts(G)
-        self.G, self.examples = G, len(G.labels)
-        self.rows = row_factors(G.mass.double())
-        self.members = one_hot(G.labels, len(self.rows)).double()  # [N, C]
+        self.G, self.examples, total = G, len(G.labels), G.probabilities.shape[1]
+        wanted = list(range(total)) if classes is None else class_list(classes)
+        check_range(wanted, total)
+        self.classes = torch.tensor(wanted, device=G.device)
+        mass = G.mass_of(self.classes).double()  # [C, all classes]
+        self.weights = mass[:, self.classes]
+        self.rows = row_factors(self.weights, mass.index_fill(1, self.classes, 0).sum(dim=1))
+        self.members = (G.labels[:, None] == self.classes).double()  # [N, C]
 
     def factors(self, part: SpannedPart) -> Tensor:  # -> [C, R, C]
         """L_c of each class for a part."""
@@ -48,15 +60,15 @@ class ClassParts:
             return self.rows.masked_fill(own[:, :, None], 0)
         if part == "class":
             return self.rows[own][:, None]
-        return (inverse_root(self.G.mass.double().diagonal()).diag())[:, None]
+        return (inverse_root(self.weights.diagonal()).diag())[:, None]
 
     def without(self, parts: Collection[SpannedPart]) -> LinearOperator:
         """G minus some of the parts; all three leave G_within."""
         return Remainder(self, sum(L.mT @ L for L in map(self.factors, parts)))  # type: ignore[arg-type]
 
-    def sums(self, s: Tensor) -> Tensor:  # [K, N, C] -> [K, C, C]
+    def sums(self, s: Tensor) -> Tensor:  # [V, N, all classes] -> [V, C, C]
         """σ, in float64."""
-        return torch.einsum("nc,knj->kcj", self.members, s.double()) / self.examples
+        return torch.einsum("nc,knj->kcj", self.members, s[:, :, self.classes].double()) / self.examples
 
     def contributions(self, U: Tensor) -> dict[str, Tensor]:  # [P, K] -> [K] each
         """uᵀ part u of each column u for the three parts, and uᵀ G u under "whole"."""
@@ -91,7 +103,7 @@ class Remainder(LinearOperator):
         parts = self.parts
         t = parts.G.tangents(V)
         taken = torch.einsum("cij,kcj->kci", self.M, parts.sums(parts.weighted(t)))
-        t -= torch.einsum("nc,kci->kni", parts.members, taken).to(t)
+        t.index_add_(2, parts.classes, torch.einsum("nc,kci->kni", parts.members, taken).to(t), alpha=-1)
         return parts.G.pull_back(parts.weighted(t) / parts.examples)
 
 
@@ -111,12 +123,12 @@ def class_mean_span(G: GaussNewton) -> Tensor:  # -> [P, rank]
     return orthonormal_basis(columns[:, lengths > 0] / lengths[lengths > 0])
 
 
-def row_factors(weights: Tensor) -> Tensor:  # [C, C] -> [C, C, C]
+def row_factors(weights: Tensor, others: Tensor | None = None) -> Tensor:  # [C, C], [C] -> [C, C, C]
     """L_c for all rows (c, c'), from the weights w_{c,c'}, in the place of sums of gradients: see `ClassStructure`.
 
     Row (c, c) is √w_c g_c = −(the own sum) / √w_c, row (c, c') is √w_{c,c'} (g_{c,c'} − g_c); zero without weight.
     """
-    scale, totals = inverse_root(weights), inverse_root(class_totals(weights))
+    scale, totals = inverse_root(weights), inverse_root(class_totals(weights, others))
     rows = torch.diag_embed(scale)
     for c in range(len(weights)):
         rows[c, :, c] += weights[c].sqrt() * totals[c] ** 2

@@ -10,6 +10,7 @@ nT (1 + nT/C) O multiplications an entry instead of D O. The other parameters ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,31 +38,42 @@ class Passes(NamedTuple):
 
 
 def class_gram(
-    model: nn.Module, data: Batches, *, memory_budget: int, parameters: Selection = None, companion: bool = False
+    model: nn.Module,
+    data: Batches,
+    *,
+    memory_budget: int,
+    parameters: Selection = None,
+    companion: bool = False,
+    classes: Sequence[int] | None = None,
 ) -> ClassGram:
     """`class_structure(...).gram()`, exact, for C² means that need not fit in memory.
 
     On top of the budget come one batch with its C errors, an eighth of the budget to multiply with, and twice the
-    result, C⁴ numbers in float64.
+    result, C⁴ numbers in float64. Where there are fewer parameters than means and these fit, the result is the means.
 
     Args:
         memory_budget: bytes for what is held between batches.
         parameters: as in `repro.curvature.risk.Parameters`.
         companion: the unweighted decomposition of `companion_structure` instead.
+        classes: some of the classes, see `ClassStructure`; their means are taken by slices of θ alone.
 
     Raises:
         ValueError: the budget does not hold C² means of a single entry; data or a model that `checks` refuses.
     """
     model, data = prepared(model, data)
     checks.check_deterministic(model)
-    counts = _class_sizes(model, data)
-    passes = plan_passes(model, data, counts, memory_budget=memory_budget, parameters=parameters)
+    wanted, counts = None if classes is None else checks.class_list(classes), _class_sizes(model, data)
+    if wanted is not None:
+        checks.check_range(wanted, len(counts))
+        counts = counts[wanted]
+    factored = wanted is None
+    passes = plan_passes(model, data, counts, memory_budget=memory_budget, parameters=parameters, factored=factored)
     structure = companion_structure if companion else class_structure
     total: ClassGram | None = None
     for entries in passes.slices:
-        part = structure(model, data, parameters=passes.rest, entries=entries).gram()
+        part = structure(model, data, parameters=passes.rest, entries=entries, classes=wanted).gram()
         if len(passes.slices) > 1 or passes.layers:
-            part = part._replace(short_rows=None)  # those of some of the parameters
+            part = part._replace(products=part.rows, short_rows=None)  # those of some of the parameters
         total = _add(total, part)
     for sizes in passes.layers:
         held = _Held(model, data, counts, sizes, power=COMPANION_POWER if companion else 1)
@@ -72,9 +84,18 @@ def class_gram(
 
 
 def plan_passes(
-    model: nn.Module, data: Batches, counts: Tensor, *, memory_budget: int, parameters: Selection = None
+    model: nn.Module,
+    data: Batches,
+    counts: Tensor,
+    *,
+    memory_budget: int,
+    parameters: Selection = None,
+    factored: bool = True,
 ) -> Passes:
     """Which layers go by their errors and features and how the rest is sliced; one pass where all means fit.
+
+    Args:
+        factored: whether layers may go by errors and features.
 
     Raises:
         ValueError: the budget does not hold C² means of a single entry.
@@ -87,7 +108,7 @@ def plan_passes(
         raise ValueError(f"a budget of {memory_budget} bytes does not hold one entry of {C}² means: {C**2 * number}")
     layers: list[Sizes] = []
     rest, free = list(layout.names), 0
-    if memory_budget < C**2 * number * layout.dim and not isinstance(x, Positions):
+    if factored and memory_budget < C**2 * number * layout.dim and not isinstance(x, Positions):
         for name, (T, D, O) in factored_layers(model, x).items():
             own = {f"{name}.{suffix}" for suffix, _ in model.get_submodule(name).named_parameters()}
             held = C * n * T * (C * O + D) * number
@@ -170,6 +191,7 @@ def _factored_gram(found: CrossClassSums, errors: Tensor, features: Tensor, *, c
 def _add(total: ClassGram | None, part: ClassGram) -> ClassGram:
     if total is None:
         return part
-    total.rows.add_(part.rows)
+    assert total.products is not None  # of all parameters at once there is but one
+    total.products.add_(part.rows)
     total.same.add_(part.same)
     return total

@@ -16,7 +16,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.functional import one_hot
 
 from repro.curvature import checks
 from repro.curvature.batches import Batches
@@ -114,10 +113,14 @@ class RiskOperator(LinearOperator):
     @cached_property
     def mass(self) -> Tensor:  # [C, C]
         """Probabilities added up by class and divided by N: the weights w_{c,c'} of the class structure."""
-        p, total = self.probabilities, self.probabilities.new_zeros(())
-        sizes = [len(y) for _, y in self.data]
+        return self.mass_of(torch.arange(self.probabilities.shape[1], device=self.device))
+
+    def mass_of(self, classes: Tensor) -> Tensor:  # [K] -> [K, C]
+        """The rows of `mass` of some classes."""
+        p = self.probabilities
+        total, sizes = p.new_zeros(len(classes), p.shape[1]), [len(y) for _, y in self.data]
         for labels, some in zip(self.labels.split(sizes), p.split(sizes)):
-            total = total + one_hot(labels, p.shape[1]).to(p).T @ some / len(p)
+            total += (labels[:, None] == classes).to(p).T @ some / len(p)
         return total
 
     def cross_entropy(self) -> SoftmaxCrossEntropy:
@@ -148,10 +151,12 @@ class RiskOperator(LinearOperator):
                 total += plain.gradient(x, partial(self.errors, y=y))[1]
         return total
 
-    def origin(self) -> Origin:
-        """By which a class structure of the same network and data is recognised."""
-        counts = one_hot(self.labels, len(self.mass)).sum(dim=0)
-        return origin_of(self.parameters.names, self._state, counts, self.mass)
+    def origin(self, classes: Tensor | None = None) -> Origin:
+        """By which a class structure of the same network and data is recognised, one of all classes or of some."""
+        if classes is None:
+            classes = torch.arange(self.probabilities.shape[1], device=self.device)
+        counts = (self.labels[:, None] == classes).sum(dim=0)
+        return origin_of(self.parameters.names, self._state, counts, self.mass_of(classes)[:, classes])
 
     def matmat(self, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
         RiskOperator.counted += V.shape[1]

@@ -26,7 +26,8 @@ def draw(results: Results) -> Figure:
         weights = result.arrays["weights"]
         C = len(weights)
         gram = result.arrays["means"].reshape(C, C, C, C)
-        p = weights / weights.sum(axis=1, keepdims=True).clip(min=SMALLEST)
+        whole = weights.sum(axis=1) + result.arrays.get("others", 0)  # of labels that were not chosen
+        p = weights / whole[:, None].clip(min=SMALLEST)
         matrix_panel(line[0], -np.log10(p.clip(min=SMALLEST)), symmetric=False)
         _name(line[0], "−log$_{10}$ mean p", "would-be label c'", "class c")
         own = np.arange(C)

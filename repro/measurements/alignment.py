@@ -103,10 +103,10 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         class_part [C], cross_part [C (C − 2)], companion_class_part [C]: eigenvalues of G_class, G_cross and G1.
         dim: P; a random vector overlaps with C directions by C / P.
     """
-    network.check_every_class()
     model, data, C = network.model, network.batches(), network.classes
     count = 2 * C if settings.eigenvectors is None else settings.eigenvectors
     means, memory = settings.means_bytes(network), settings.memory(network, count, held=C)
+    network.check_every_class()
     for_exact = int(settings.memory_bytes) - 2 * C * vector_bytes(network)  # beside the leading C of both matrices
     chosen = network.parameters
     gram = class_gram(model, data, parameters=chosen, memory_budget=means)

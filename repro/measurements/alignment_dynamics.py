@@ -51,9 +51,9 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the run has no checkpoints, or the class means are zero at one of them.
     """
-    network.check_every_class()
     chosen, C = spread_epochs(network, settings.epochs), network.classes
     means, memory = settings.means_bytes(network), settings.memory(network, C - 1)
+    network.check_every_class()
     settings.plan(network, len(chosen), memory)
 
     def at_epoch(epoch: int) -> dict[str, np.ndarray]:

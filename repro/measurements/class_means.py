@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from repro.curvature.checks import class_list
 from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.many_classes import class_gram
 from repro.measurements.settings import MemorySettings
@@ -25,6 +26,10 @@ class Settings(MemorySettings):
     # Where the C² means are more than so many their C⁴ inner products are not stored, only those of the C class means
     # alone (ours; CIFAR100: 0.8 GB each time)
     stored_means: int = 2500
+    classes: list[int] | None = None  # those whose means are taken, with all C logits in the loss; None: all (ours)
+
+    def __post_init__(self) -> None:
+        self.classes = None if self.classes is None else class_list(self.classes)
 
 
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
@@ -38,10 +43,14 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         class_part [C], cross_part [C (C − 2)], same_part [C]: eigenvalues of the parts of G, descending.
         companion_class_means, companion_means, companion_class_part, ...: the same of the companion's unweighted
             δ_c, δ_{c,c'}; its class_part is G1, cross_part G2, same_part G0; companion_weights [C, C] is n_c/N.
+        others, companion_others [K]: with K chosen `classes` alone, what the labels not chosen would add to each row
+            of the weights. C above is then K, in the order of `classes`, and cross_part has K (K − 1) eigenvalues; the
+            means are those of all C classes at (c, c') with both chosen, see `ClassStructure`.
     """
-    network.check_every_class()
+    chosen = settings.classes
+    budget = settings.means_bytes(network, None if chosen is None else len(chosen))
+    network.check_every_class(chosen)
     arrays: dict[str, np.ndarray] = {}
-    budget = settings.means_bytes(network)
     for prefix in ("", "companion_"):
         gram = class_gram(
             network.model,
@@ -49,11 +58,14 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
             parameters=network.parameters,
             memory_budget=budget,
             companion=bool(prefix),
+            classes=chosen,
         )
         arrays[f"{prefix}class_means"] = gram.class_means().cpu().numpy()
-        if len(gram.rows) <= settings.stored_means:
+        if gram.weights.numel() <= settings.stored_means:
             arrays[f"{prefix}means"] = gram.means().cpu().numpy()
         arrays[f"{prefix}weights"] = gram.weights.cpu().numpy()
+        if gram.others is not None:
+            arrays[f"{prefix}others"] = gram.others.cpu().numpy()
         for part in SPANNED_PARTS:
             arrays[f"{prefix}{part}_part"] = gram.eigenvalues(part).cpu().numpy()
     return arrays

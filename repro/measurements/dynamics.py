@@ -50,9 +50,9 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
 
     Where a Lanczos run ends early (a matrix that underflows, say) rows are filled up with zeros, not converged.
     """
-    network.check_every_class()
     chosen, C = spread_epochs(network, settings.epochs), network.classes
     means, memory = settings.means_bytes(network), settings.memory(network, outliers=None, matrix="G")
+    network.check_every_class()
     settings.plan(network, 2 * len(chosen), memory)
     rows: list[dict[str, np.ndarray]] = []
     spectra: dict[str, list[Spectrum]] = {"gauss_newton": [], "within": []}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from repro.curvature.checks import class_list
 from repro.curvature.class_parts import ClassParts
 from repro.curvature.cross_class import SPANNED_PARTS, ClassGram, Knockout, SpannedPart, class_structure
 from repro.curvature.gauss_newton import GaussNewton
@@ -31,12 +32,15 @@ class Settings(LanczosSettings):
     # span (Definition 3.2)
     knockout: str = "subtraction"
     outliers: int | None = None  # eigenpairs marked in each spectrum; None: C (our reading of the figure)
+    # Those whose class and cross-class means the parts consist of, with all C logits in the loss; None: all (ours)
+    classes: list[int] | None = None
 
     usual_steps: ClassVar[int] = 100  # the paper's log spectra take 2048 without reorthogonalisation (likely)
 
     def __post_init__(self) -> None:
         check_choice("knockout", self.knockout, Knockout)
         check_count("outliers", self.outliers, least=0)
+        self.classes = None if self.classes is None else class_list(self.classes)
 
 
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
@@ -50,35 +54,42 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         <s>_eigenvalues, _residuals, _converged, _deflated [k], <s>_dim: see `repro.spectra.record.Spectrum`.
         class_part [C], cross_part [C (C − 2)], same_part [C]: the exact eigenvalues of those parts, descending.
         mass [C, C]: the weights w_{c,c'}, which sum to one.
+
+    Of K chosen `classes` a knockout takes away what these classes and pairs of them contribute, see `ClassStructure`:
+    'within' is all the rest of G and leaves rank K², C above is K in their order, cross_part has K (K − 1) eigenvalues,
+    and the weights are some of those that sum to one.
     """
-    network.check_every_class()
-    data, C = network.batches(), network.classes
-    gram = class_gram(network.model, data, parameters=network.parameters, memory_budget=settings.means_bytes(network))
+    chosen, data = settings.classes, network.batches()
+    C = network.classes if chosen is None else len(chosen)
+    budget = settings.means_bytes(network, C)
+    network.check_every_class(chosen)
+    gram = class_gram(network.model, data, parameters=network.parameters, memory_budget=budget, classes=chosen)
     arrays = current().found
     arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
     arrays["mass"] = gram.weights.cpu().numpy()
     means = 3 * C**2 if settings.knockout == "projection" else 0  # the means, and their bases while they are made
-    memory = settings.memory(network, outliers=settings.outliers, held=means, matrix="G and its knockouts")
-    settings.plan(network, 1 + len(SPANNED_PARTS), memory)
+    matrix = "G and its knockouts"
+    memory = settings.memory(network, outliers=settings.outliers, held=means, matrix=matrix, classes=C)
+    settings.plan(network, 1 + len(SPANNED_PARTS), memory, C)
     G = network.matrix(GaussNewton, memory_budget=memory.graphs)
     full = settings.estimate(G, outliers=settings.outliers, classes=C, memory=memory)
     arrays |= full.arrays("full")
     for part in SPANNED_PARTS:
-        rest = projected(G, network, part) if means else ClassParts(G).without([part])
+        rest = projected(G, network, part, chosen) if means else ClassParts(G, chosen).without([part])
         arrays |= settings.estimate(rest, outliers=settings.outliers, classes=C, memory=memory).arrays(part)
     k = C if settings.outliers is None else settings.outliers
     arrays |= _without_within(gram, k, full.steps, G.dim).arrays("within")
     return arrays
 
 
-def projected(G: GaussNewton, network: Network, part: SpannedPart) -> LinearOperator:
+def projected(G: GaussNewton, network: Network, part: SpannedPart, classes: list[int] | None) -> LinearOperator:
     """G on the complement of a part's span (Definition 3.2); the C² means are held while its basis is made."""
-    structure = class_structure(network.model, network.batches(), parameters=network.parameters)
+    structure = class_structure(network.model, network.batches(), parameters=network.parameters, classes=classes)
     return Projected(G, structure.basis(part))
 
 
 def _without_within(gram: ClassGram, k: int, steps: int, P: int) -> Spectrum:
-    """The exact spectrum of G − G_within: C (C − 1) eigenvalues of mass 1/P, all others zero.
+    """The exact spectrum of G − G_within: C (C − 1) eigenvalues, or K² of K chosen classes; all others are zero.
 
     Padded to `steps` nodes: the smoothing when drawing depends on their number, and be that of the others.
     """

@@ -27,6 +27,7 @@ S = TypeVar("S")
 log = logging.getLogger(__name__)
 
 EXACT_LIMIT = 6000  # examples times classes up to which G is taken by its exact spectrum: minutes of two cores (ours)
+MEMORY = 8 << 30  # bytes of a function that takes a memory_budget (ours)
 PROOF_VECTORS = 16  # vectors [P] that products take to prove themselves; in float64 they are twice as long
 WORK_VECTORS = 6  # those that they and Lanczos take afterwards
 
@@ -72,17 +73,23 @@ class MemorySettings:
     # graphs, class and cross-class means (ours). What does not fit is taken in slices, by restarts, or computed anew
     memory_bytes: float = 8e9
 
-    def means_bytes(self, network: Network) -> int:
-        """What is left for class and cross-class means; they are taken in slices.
+    def means_bytes(self, network: Network, classes: int | None = None) -> int:
+        """What is left for class and cross-class means of so many classes, by default all; they are taken in slices.
 
         Raises:
             ValueError: nothing is left.
         """
-        vector, C = vector_bytes(network), network.classes
-        around = PROOF_VECTORS * vector
-        most = min(around + 5 / 4 * C**2 * vector, self.memory_bytes)
-        self.announce(f"{C}² class and cross-class means, in slices", most, around + 10 * C**2)
-        return int(4 / 5 * (self.memory_bytes - around))  # a fifth to multiply them
+        vector, C, P = vector_bytes(network), network.classes if classes is None else classes, network.dim
+        around, means = PROOF_VECTORS * vector, C**2 * vector
+        if P < C**2:  # the means are kept whole, and a copy of them while P x P matrices are made
+            result = kept = means + 16 * P**2
+            least = around + 9 / 4 * means + 16 * P**2
+        else:  # inner products of all means, and as much again while they are added up, twice for eigenvalues
+            result, kept = 32 * C**4, 16 * C**4
+            least = around + max(kept + 10 * C**2, result)
+        most = max(least, min(around + 5 / 4 * means + kept, self.memory_bytes))
+        self.announce(f"{C}² class and cross-class means of {P} parameters, and their inner products", most, least)
+        return int(4 / 5 * (self.memory_bytes - around - kept))  # a fifth to multiply them
 
     def lanczos_memory(self, vector: int, *, steps: int, pairs: int, held: float = 0, matrix: str = "") -> Memory:
         """Divide the memory between a Lanczos basis and the graphs of the matrix.
@@ -119,10 +126,11 @@ class MemorySettings:
         """
         name, given = type(self).__module__.rpartition(".")[2], f"memory_bytes = {self.memory_bytes:.3g}"
         least = most if least is None else least
+        fewer = "ask for some of the classes with classes=[...], " if hasattr(self, "classes") else ""
         if least > self.memory_bytes:
             raise ValueError(
                 f"{name} needs {least / 1e9:.3g} GB of memory at least ({what}), more than its {given}: raise"
-                f" measurements.{name}.memory_bytes, or measure a smaller network"
+                f" measurements.{name}.memory_bytes, {fewer}or measure a smaller network"
             )
         log.info("%s takes at most %.3g GB of its %s: %s", name, most / 1e9, given, what)
 
@@ -147,15 +155,18 @@ class LanczosSettings(MemorySettings):
         """Steps of each probe."""
         return max(self.usual_steps, 2 * classes) if self.steps is None else self.steps
 
-    def memory(self, network: Network, *, outliers: int | None, held: int = 0, matrix: str = "") -> Memory:
+    def memory(
+        self, network: Network, *, outliers: int | None, held: int = 0, matrix: str = "", classes: int | None = None
+    ) -> Memory:
         """How the memory is divided for spectra of a network with `outliers` eigenpairs (None: one for each class)."""
-        C = network.classes
+        C = network.classes if classes is None else classes
         pairs, steps = C if outliers is None else outliers, self.lanczos_steps(C)
         return self.lanczos_memory(vector_bytes(network), steps=steps, pairs=pairs, held=held, matrix=matrix)
 
-    def plan(self, network: Network, spectra: int, memory: Memory) -> None:
+    def plan(self, network: Network, spectra: int, memory: Memory, classes: int | None = None) -> None:
         """Say to whoever watches how many spectra will be estimated."""
-        products = usual_products(self.lanczos_steps(network.classes), self.probes)
+        steps = self.lanczos_steps(network.classes if classes is None else classes)
+        products = usual_products(steps, self.probes)
         current().plan(spectra, products, basis=memory.basis, vector=vector_bytes(network))
 
     def estimate(self, A: LinearOperator, *, outliers: int | None, classes: int, memory: Memory) -> Spectrum:

@@ -96,8 +96,13 @@ def own_weights(weights: Path, of: Mapping[str, Any], weight_decay: float) -> st
 
 
 def measurement(name: str, settings: Mapping[str, Any], version: int, network: str | None) -> str:
-    """One measurement of a network, given by its digest, or of none. How much memory it may take is no part of it."""
+    """One measurement of a network, given by its digest, or of none.
+
+    How much memory it may take is no part of it, and neither is that no classes were chosen, which was no setting once.
+    """
     decisive = {key: value for key, value in settings.items() if key != "memory_bytes"}
+    if decisive.get("classes", ...) is None:
+        del decisive["classes"]
     return digest({"measurement": name, "settings": decisive, "version": version, "of": network})
 
 

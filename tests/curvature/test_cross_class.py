@@ -111,12 +111,18 @@ def test_eigenvalues_of_fewer_parameters_than_means_are_those_of_the_gram_matrix
     torch.manual_seed(0)
     data = [(torch.randn(24, 3).double(), torch.arange(24) % 8)]
     gram = structure(nn.Linear(3, 8).double().eval(), data).gram()
-    long = gram._replace(short_rows=None)
+    long = gram._replace(products=gram.rows, short_rows=None)
     assert gram.short_rows.shape == (8 * 8, 3 * 8 + 8)
+    assert gram.products is None
     for name in PARTS:
         torch.testing.assert_close(gram.eigenvalues(name), long.eigenvalues(name), rtol=1e-10, atol=1e-14)
     torch.testing.assert_close(gram.eigenvalues_of_sum(), long.eigenvalues_of_sum(), rtol=1e-10, atol=1e-14)
     assert len(gram.eigenvalues("cross")) == 8 * 6
+    torch.testing.assert_close(gram.class_means(), long.class_means(), rtol=1e-10, atol=1e-14)
+    for part in ("class", "cross"):
+        A, B = (gram.short_rows.T @ each.orthonormal(part, 1e-16) for each in (gram, long))
+        torch.testing.assert_close(A @ A.T, B @ B.T, rtol=0, atol=1e-6)
+        torch.testing.assert_close(A.T @ A, torch.eye(A.shape[1], dtype=A.dtype), rtol=0, atol=1e-6)
 
 
 def test_gram_of_the_means(case):

@@ -99,7 +99,18 @@ def test_what_does_not_fit_is_refused_with_the_number_and_the_setting(name, vect
         kind.measure(small, kind.settings(**settings, memory_bytes=vectors * vector_bytes(small)))
 
 
+@pytest.mark.parametrize("name", ["class_means", "gauss_newton_knockouts"])
+def test_too_many_classes_are_refused_with_the_setting_that_helps(name):
+    """Inner products of the means of 150 classes, 16 GB; before anything is measured, for want of examples too."""
+    kind = find_measurement(name)
+    model = nn.Linear(149, 150).eval()
+    network = Network(model, (torch.randn(4, 149), torch.tensor([3, 7, 3, 7])))
+    with pytest.raises(ValueError, match=r"needs 16.2 GB .* .150² class.* some of the classes with classes=\[...\]"):
+        kind.measure(network, kind.settings())
+    assert kind.measure(network, kind.settings(classes=[7, 3]))["class_part"].shape == (2,)
+
+
 def test_the_memory_is_said_before_the_work_starts(small, caplog):
     caplog.set_level("INFO", logger="repro.measurements")
     class_means.measure(small, class_means.Settings())
-    assert caplog.messages[0].startswith("class_means takes at most 0.0238 GB of its memory_bytes = 8e+09: 10² class")
+    assert caplog.messages[0].startswith("class_means takes at most 0.024 GB of its memory_bytes = 8e+09: 10² class")
