@@ -25,6 +25,8 @@ def draw(results: Results) -> Figure:
     for line, result in zip(axes, found):
         weights = result.arrays["weights"]
         C = len(weights)
+        if C < 2:
+            raise KeyError("means of a second class")
         gram = result.arrays["means"].reshape(C, C, C, C)
         whole = weights.sum(axis=1) + result.arrays.get("others", 0)  # of labels that were not chosen
         p = weights / whole[:, None].clip(min=SMALLEST)
@@ -33,7 +35,7 @@ def draw(results: Results) -> Figure:
         own = np.arange(C)
         matrix_panel(line[1], cosines(gram[own, own][:, own, own]))
         _name(line[1], "cosines of $g_c$", "class d", "class c")
-        c, k = np.array([(c, k) for c in range(C) for k in range(C) if k != c]).T
+        c, k = np.nonzero(~np.eye(C, dtype=bool))
         cross = cosines(gram[c, k][:, c, k])
         matrix_panel(line[2], cross, blocks=[C - 1] * C)
         _name(line[2], "cosines of $g_{c,c'}$, by c", "(d, d')", "(c, c')")

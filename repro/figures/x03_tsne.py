@@ -33,6 +33,8 @@ def draw(results: Results) -> Figure:
 
 
 def _panel(ax: Axes, gram: np.ndarray, classes: int) -> None:  # gram [C², C²]
+    if classes < 2:
+        raise KeyError("means of a second class")
     points = embedding(gram, classes)
     c, k = np.divmod(np.arange(classes**2), classes)
     colors = sns.color_palette("husl", classes)
