@@ -36,7 +36,7 @@ def draw(results: Results) -> Figure:
 def _ranked(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     """Logarithmic ranks and eigenvalues, with a mark at C; what is zero but for rounding is left out."""
     C = arrays["class_part"].size
-    largest = max(arrays[f"{part}_part"].max() for part in ("class", "cross"))
+    largest = max(arrays[f"{part}_part"].max(initial=0) for part in ("class", "cross"))
     for part in ("class", "cross"):
         values = arrays[f"{part}_part"]
         rank = np.arange(1, len(values) + 1)

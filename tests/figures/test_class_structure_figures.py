@@ -204,3 +204,15 @@ def test_embedding_keeps_clusters_together():
     flat = embedding(points @ points.T, perplexity=4)
     distance = np.linalg.norm(flat[:, None] - flat, axis=2) + 1e9 * np.eye(20)
     assert (distance.argmin(axis=1) // 10 == np.arange(20) // 10).all()
+
+
+def test_of_one_class_alone_there_are_ranks_and_no_blocks():
+    torch.manual_seed(0)
+    network = Network(nn.Linear(6, C).double().eval(), (torch.randn(N, 6, dtype=torch.float64), torch.arange(N) % C))
+    arrays = class_means.measure(network, class_means.Settings(classes=[2]))
+    result = Results("tiny", {"class_means": [Result(CELLS[0], arrays, {})]}, pd.DataFrame(), pd.DataFrame())
+    curve = find_figure("x8").draw(result).axes[0].get_lines()[0]
+    np.testing.assert_array_equal(curve.get_ydata(), arrays["class_part"])
+    for number in ("2", "x3"):
+        with pytest.raises(KeyError, match="a second class"):
+            find_figure(number).draw(result)

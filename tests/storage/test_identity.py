@@ -76,6 +76,14 @@ def test_measurements_differ_by_name_version_network_and_settings(a, b):
     assert one != identity.measurement(a[0], {"steps": 4}, a[1], a[2])
 
 
+def test_results_from_before_classes_could_be_chosen_are_those_of_all():
+    of_all, before, of_some = (
+        identity.measurement("class_means", {"steps": 3, **chosen}, 1, "x")
+        for chosen in ({"classes": None}, {}, {"classes": [0, 1]})
+    )
+    assert of_all == before != of_some
+
+
 def test_retrained_networks_differ_by_training_and_checkpoints():
     digests = {identity.retrained(run, checkpoints) for run in ("x", "y") for checkpoints in ([0, 3], [0, 4])}
     assert len(digests) == 4
