@@ -26,7 +26,7 @@ from repro.curvature.function import logits_of
 from repro.curvature.inputs import Inputs, one_row_each, take
 from repro.curvature.risk import Batches, Parameters, Selection
 from repro.curvature.row_gram import row_gram, small_batches
-from repro.curvature.row_plan import TEMPORARY, make_plan
+from repro.curvature.row_plan import TEMPORARY, Plan, make_plan
 from repro.curvature.softmax_root import ClassWeights, SoftmaxRoot, class_weights, mean_columns, softmax_root
 from repro.linalg.coordinates import eigen_coordinates
 from repro.spectra.exact import PARTS, ExactSpectrum, Part, knockout_name
@@ -50,7 +50,6 @@ class Examined(NamedTuple):
     data: list[tuple[Inputs, Tensor]]
     root: SoftmaxRoot  # of their N logits
     labels: Tensor  # [N]
-    weights: ClassWeights
 
     @property
     def classes(self) -> int:
@@ -95,11 +94,19 @@ def exact_spectrum(
     examples = examine(model, batches)
     layout = Parameters(model, parameters)
     _check_dependence(model, examples.first, layout)
-    if layout.dim < examples.rows:
-        solved = _from_parameters(model, layout, examples, memory_budget)
+    by_parameters = layout.dim < examples.rows
+    n, (N, C), device = min(layout.dim, examples.rows), examples.root.log_p.shape, examples.labels.device
+    matrix = f"{n} parameters" if by_parameters else f"the inner products of {n} rows"
+    _check_memory(dense_memory(n, C, device), memory_budget, matrix)
+    weights = class_weights(examples.root.log_p, examples.labels)  # C² numbers
+    if by_parameters:
+        _say_memory(dense_memory(n, C, device), matrix)
+        solved = _from_parameters(model, layout, examples, weights)
     else:
-        solved = _from_rows(model, layout, examples, memory_budget)
-    return _record(solved, wanted, layout.dim, examples.weights)
+        plan = make_plan(model, examples.first, layout, examples=N, classes=C, budget=memory_budget - 8 * n * n)
+        _say_memory(max(dense_memory(n, C, device), 8 * n * n + plan.held + 4 * plan.temporary), matrix)
+        solved = _from_rows(model, plan, examples, weights)
+    return _record(solved, wanted, layout.dim, weights)
 
 
 def _checked(knockouts: Sequence[Knockout]) -> tuple[str, ...]:
@@ -123,7 +130,7 @@ def examine(model: nn.Module, data: Batches) -> Examined:
             raise ValueError("the model has 1 logit: cross-entropy and its curvature need at least 2 classes")
         roots.append(softmax_root(logits).log_p)
     log_p, y = torch.cat(roots), torch.cat([y for _, y in batches])
-    return Examined(batches, SoftmaxRoot(log_p), y, class_weights(log_p, y))
+    return Examined(batches, SoftmaxRoot(log_p), y)
 
 
 def dense_memory(n: int, classes: int, device: torch.device) -> int:
@@ -145,14 +152,10 @@ def _say_memory(peak: int, matrix: str) -> None:
     log.info("exact spectrum of G from %s: %.2f GiB at most", matrix, peak / 2**30)
 
 
-def _from_rows(model: nn.Module, layout: Parameters, examples: Examined, budget: int) -> EigenParts:
+def _from_rows(model: nn.Module, plan: Plan, examples: Examined, weights: ClassWeights) -> EigenParts:
     """By the inner products of the rows."""
-    (N, C), n, device = examples.root.log_p.shape, examples.rows, examples.labels.device
-    _check_memory(dense_memory(n, C, device), budget, f"the inner products of {n} rows")
-    plan = make_plan(model, examples.first, layout, examples=N, classes=C, budget=budget - 8 * n * n)
-    _say_memory(max(dense_memory(n, C, device), 8 * n * n + plan.held + 4 * plan.temporary), f"{n} rows")
     K = _checked_finite(row_gram(model, examples.data, examples.root, plan))
-    M = mean_columns(examples.root, examples.labels, examples.weights).flatten(0, 1).flatten(1)  # [n, C²]
+    M = mean_columns(examples.root, examples.labels, weights).flatten(0, 1).flatten(1)  # [n, C²]
     KM = K @ M
     gram = M.T @ KM
     eigenvalues, turned = eigen_coordinates(K, torch.cat([M, KM], dim=1))
@@ -166,11 +169,9 @@ def _means(eigenvalues: Tensor, turned: Tensor, sizes: Tensor) -> Tensor:  # [n]
     return torch.where(sizes < eigenvalues[:, None], Km / torch.where(root > 0, root, 1), root * m)
 
 
-def _from_parameters(model: nn.Module, layout: Parameters, examples: Examined, budget: int) -> EigenParts:
+def _from_parameters(model: nn.Module, layout: Parameters, examples: Examined, weights: ClassWeights) -> EigenParts:
     """By G itself, for a network with fewer parameters than there are rows."""
     C, P, log_p = examples.classes, layout.dim, examples.root.log_p
-    _check_memory(dense_memory(P, C, log_p.device), budget, f"{P} parameters")
-    _say_memory(dense_memory(P, C, log_p.device), f"{P} parameters")
     like = next(model.parameters())
     G, means = log_p.new_zeros(P, P), log_p.new_zeros(P, C * C)
     for x, place in small_batches(examples.data, 16 * (C - 1) * P, TEMPORARY[log_p.device.type]):
@@ -178,7 +179,7 @@ def _from_parameters(model: nn.Module, layout: Parameters, examples: Examined, b
         rows = example_gradients(model, x, layout.names, root.cotangents().to(like.dtype)).double()
         rows = (rows * (root.scale / len(log_p) ** 0.5)[:, :, None]).flatten(0, 1)  # [B (C-1), P]
         G.addmm_(rows.T, rows)
-        means.addmm_(rows.T, mean_columns(root, examples.labels[place], examples.weights).flatten(0, 1).flatten(1))
+        means.addmm_(rows.T, mean_columns(root, examples.labels[place], weights).flatten(0, 1).flatten(1))
     gram = means.T @ means
     return _parts(model, *eigen_coordinates(_checked_finite(G), means), gram)
 

@@ -317,3 +317,11 @@ def test_gradients_that_overflow_are_refused():
         model[0].bias.zero_()
     with pytest.raises(ValueError, match="gradients of the network overflow"):
         exact_spectrum(model, [(torch.ones(1, 2).double(), torch.tensor([0]))])
+
+
+def test_a_large_vocabulary_is_refused_before_anything_of_its_square_is_made():
+    """C = 200 000: a matrix of C² numbers would be 320 GB."""
+    torch.manual_seed(0)
+    model = nn.Linear(1, 200_000, bias=False).eval()
+    with pytest.raises(ValueError, match="comes from 200000 parameters and needs"):
+        exact_spectrum(model, [(torch.randn(4, 1), torch.tensor([5, 199_999, 7, 5]))])
