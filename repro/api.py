@@ -236,7 +236,8 @@ def spectrum(
     are those of `repro.measurements.hessian_spectrum.Settings`.
 
     Without `steps` each spectrum is over as soon as its outliers have converged and its density has settled, which 8
-    further steps then change by less than `SETTLED` of its mass; after 128 steps, or 2 C, at the latest.
+    further steps then change by less than `SETTLED` of its mass; after 128 steps, or twice the outliers where that is
+    more, at the latest.
 
     Args:
         by: "layer" for the spectra of the diagonal block of each layer, a module with parameters of its own, named
@@ -261,7 +262,11 @@ def spectrum(
         raise ValueError(f"by is {by!r}: it is 'layer', or left out for the matrix of the whole network")
     network = Network(model, data, test, loss=loss, parameters=parameters, unpack=unpack, logits=logits)
     name, network = "hessian_spectrum", network if by is None else network.by_layer()
-    settled = SETTLED if settings.get("steps") is None else None
+    settled = None
+    if settings.get("steps") is None:
+        settled, k = SETTLED, settings.get("outliers")
+        if isinstance(k, int):  # without, one for each class
+            settings["steps"] = max(find_measurement(name).settings.usual_steps, 2 * k)
     return _measure(
         name, network, settings, checkpoint=checkpoint, time_limit=time_limit, progress=progress, settled=settled
     )
@@ -284,7 +289,8 @@ def knockouts(
     """The spectrum of G, of G without each of its four parts, and the eigenvalues of the parts (Section 6).
 
     `measure("gauss_newton_knockouts", ...)`; the spectra are full, class, cross, within, same. `checkpoint`,
-    `time_limit` and `progress` are as in `measure`.
+    `time_limit` and `progress` are as in `measure`. With `classes=[...]` the parts are those of some of the classes,
+    as in `class_structure`: for a large vocabulary, of which C² means cannot be held.
 
     Args:
         loss, parameters, unpack, logits: as of `repro.network.Network`.

@@ -85,6 +85,14 @@ def test_without_steps_a_spectrum_ends_when_it_has_settled(problem):
     assert repro.spectrum(model, (x, y), outliers=1, steps=40).spectrum("train_gauss_newton").steps == 40
 
 
+def test_few_outliers_of_many_classes_take_no_steps_for_each_class():
+    torch.manual_seed(0)
+    model, planned = nn.Linear(3, 200).eval(), []
+    data, settings = (torch.randn(9, 3), torch.arange(9)), {"spectra": ["train_gauss_newton"], "outliers": 1}
+    repro.spectrum(model, data, **settings, progress=lambda seen: planned.append(seen.planned))
+    assert planned[0] < 200  # 128 steps and what confirms the pair
+
+
 @pytest.mark.parametrize(
     ("function", "name"), [("spectrum", "hessian_spectrum"), ("knockouts", "gauss_newton_knockouts")]
 )
