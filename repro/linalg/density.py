@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from repro.linalg.eigenpairs import Eigenpairs
-from repro.linalg.lanczos import fast_lanczos
+from repro.linalg.lanczos import fast_lanczos, negligible
 from repro.linalg.operator import LinearOperator, deflated
 from repro.linalg.probe import random_unit_vector
 from repro.linalg.subspace import subspace_iteration
@@ -47,10 +47,12 @@ def normalization(A: LinearOperator, *, steps: int = 64, margin: float = MARGIN,
     """Normalization (Algorithm 4): c and d such that the spectrum of (A - c I) / d lies in [-1, 1].
 
     The extreme Ritz values of FastLanczos with their residuals bound the spectrum; `margin` widens it on both sides.
+    Where they are one value (a multiple of the identity) it is a share of its size, or of one where that is zero.
     """
     ritz = fast_lanczos(A, steps, seed=seed)
     low, high = float(ritz.values[0] - ritz.residuals[0]), float(ritz.values[-1] + ritz.residuals[-1])
-    room = margin * (high - low)
+    size, length = max(abs(low), abs(high)), high - low
+    room = margin * (length if length > negligible(A.dtype, size) else size or 1.0)
     return (high + low) / 2, (high - low) / 2 + room
 
 

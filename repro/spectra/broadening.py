@@ -31,8 +31,11 @@ class Curve(NamedTuple):
 
 
 def gaussian_width(steps: int, kappa: float) -> float:
-    """Standard deviation 2 / ((M - 1) sqrt(8 ln kappa)) of the smoothing, on the range [-1, 1] (Algorithm 3)."""
-    return 2 / ((steps - 1) * np.sqrt(8 * np.log(kappa)))
+    """Standard deviation 2 / ((M - 1) sqrt(8 ln kappa)) of the smoothing, on the range [-1, 1] (Algorithm 3).
+
+    One step, for which it is not defined, has the width of two: a run may be stopped there, or all else be taken out.
+    """
+    return 2 / ((max(steps, 2) - 1) * np.sqrt(8 * np.log(kappa)))
 
 
 def broaden(nodes: ArrayLike, weights: ArrayLike, grid: ArrayLike, width: float) -> Array:  # [R, M] -> [R, points]
@@ -137,7 +140,7 @@ def _range(values: Array, margin: float) -> tuple[float, float]:
 
 def _width(steps: int, kappa: float, low: float, high: float, points: int) -> float:
     """The paper's width on [low, high]; never below half a grid step, or the curve would lose mass between points."""
-    relative = gaussian_width(max(steps, 2), kappa)
+    relative = gaussian_width(steps, kappa)
     return max(relative, 1 / (points - 1)) * (high - low) / 2
 
 

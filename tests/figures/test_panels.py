@@ -58,6 +58,12 @@ def test_a_stem_is_as_high_as_a_single_eigenvalue_in_the_density(ax):
     assert heights.pop() == pytest.approx(bump, rel=0.02)
 
 
+def test_a_run_of_one_step_is_drawn_as_one_of_two(ax):
+    """As a spectrum that was stopped after its first product."""
+    panels.spectrum_panel(ax, Spectrum.density([3.0], [1.0], P), color="k")
+    assert ax.get_ylim()[0] == pytest.approx(0.1 / P * np.nanmax(curve_of(ax).get_ydata()), rel=1e-3)
+
+
 def test_an_outlier_that_has_not_converged_is_an_open_circle(ax):
     panels.spectrum_panel(ax, spectrum((True, True, False)), color="k")
     open_ones = [line for line in ax.lines if line.get_marker() == "o" and line.get_markerfacecolor() == "white"]

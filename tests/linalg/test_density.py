@@ -214,6 +214,14 @@ def test_normalization_bounds_the_spectrum_after_few_steps():
     assert center + half >= 1
 
 
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_a_spectrum_of_one_value_is_a_bump_around_it(value):
+    density = lanczos_approx_spec(symmetric([value] * P), probes=2)
+    curve = density.curve
+    assert np.trapezoid(curve.density, curve.x) == pytest.approx(1, abs=1e-3)
+    assert curve.x[curve.density.argmax()] == pytest.approx(value, abs=0.01)
+
+
 def test_lanczos_approx_spec_integrates_to_one_and_uses_the_stated_width():
     A = symmetric([2.0, *[0.0] * (P - 1)])
     density = lanczos_approx_spec(A, probes=3)
