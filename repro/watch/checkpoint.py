@@ -115,14 +115,16 @@ class Checkpoint:
 
     def keep(self, V: Tensor, products: Tensor) -> None:  # [P, K] both
         """Keep products, on disk when it is time to."""
+        first = self._position
         self._position += V.shape[1]
         if self._full:
             return
         start = time.monotonic()
-        self._sums += [_checksum(vector) for vector in V.T.cpu().numpy()]
-        self._rows += [row.copy() for row in products.T.cpu().numpy()]
+        pairs = enumerate(zip(V.T.cpu().numpy(), products.T.cpu().numpy()), start=first)
+        # A signal may end the process between any two of these lines, and what waits is then still written: all at once
+        self._waiting += [Kept(number, _checksum(vector), row.copy()) for number, (vector, row) in pairs]
         self._spent += time.monotonic() - start
-        waiting = sum(row.nbytes for row in self._rows)
+        waiting = sum(kept.product.nbytes for kept in self._waiting)
         due = waiting >= BUFFER or time.monotonic() - self._written_at >= self.seconds
         if not self._affordable(waiting if due else 0):
             log.info("the products of this part are not kept from number %d on: no room or no time", self._position)
@@ -134,11 +136,14 @@ class Checkpoint:
 
     def flush(self) -> None:
         """Begin to write what waits in memory."""
-        if self._rows:
+        if self._waiting:
             self.wait()
-            first, count = self._position - len(self._rows), len(self._rows)
+            first, count = self._waiting[0].number, len(self._waiting)
             path = self.folder / f"{self.identity}-{self._part:04d}-{first:06d}-{count:06d}.products"
-            arrays = {"products": np.stack(self._rows), "of": np.array(self._sums, dtype=np.uint32)}
+            arrays = {
+                "products": np.stack([kept.product for kept in self._waiting]),
+                "of": np.array([kept.of for kept in self._waiting], dtype=np.uint32),
+            }
             self._forget()
             self._write(path, arrays, {})
             self._on_disk += arrays["products"].nbytes
@@ -198,8 +203,7 @@ class Checkpoint:
 
     def _forget(self, *, full: bool = False) -> None:
         """What waits in memory is written, or not worth it; `full`: nothing more of this part is kept."""
-        self._rows: list[np.ndarray] = []
-        self._sums: list[int] = []
+        self._waiting: list[Kept] = []
         self._full = full
 
     def _affordable(self, size: int) -> bool:
@@ -223,6 +227,14 @@ class Checkpoint:
             if not self._broken:  # the file after it may be under way already
                 log.warning("the measurement goes on, but cannot be taken up from here: %s", error)
             self._broken = True
+
+
+class Kept(NamedTuple):
+    """A product that waits to be written."""
+
+    number: int
+    of: int  # the checksum of the vector it was made of
+    product: np.ndarray  # [P]
 
 
 class Segment(NamedTuple):

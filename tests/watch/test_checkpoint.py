@@ -70,6 +70,32 @@ def test_a_product_is_taken_for_no_other_vector(tmp_path, caplog):
     assert third.take(V[:, 3:]) is None
 
 
+def test_what_a_signal_interrupts_is_written_under_its_own_number(tmp_path, monkeypatch, caplog):
+    """A handler may raise while a product is being kept, as submitit's does at the end of a job's time."""
+    V, seen = vectors(4), []
+    made = Checkpoint(tmp_path, ONE)
+    made.part(1)
+    made.keep(V[:, :1], -V[:, :1])
+
+    def interrupted(vector):
+        seen.append(vector)
+        if len(seen) == 2:
+            raise SystemExit
+        return checksum(vector)
+
+    checksum = checkpoint._checksum
+    monkeypatch.setattr(checkpoint, "_checksum", interrupted)
+    with pytest.raises(SystemExit):
+        made.keep(V[:, 1:], -V[:, 1:])
+    made.flush()
+    made.wait()
+    again = Checkpoint(tmp_path, ONE)
+    again.part(1)
+    assert torch.equal(again.take(V[:, :1]), -V[:, :1])
+    assert again.take(V[:, 1:2]) is None
+    assert not caplog.text
+
+
 def test_another_measurement_is_refused_and_its_files_stay(tmp_path):
     kept(tmp_path, vectors(2))
     before = sorted(tmp_path.iterdir())

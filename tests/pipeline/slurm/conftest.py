@@ -89,6 +89,18 @@ class Toy:
         """Until no job is left; what is pending for ever fails here."""
         until(lambda: not queue.jobs_of(self.root), seconds, lambda: queue.jobs_of(self.root))
 
+    def restart_requeued(self, job):
+        """Wait until a job was put back into the queue, where it has to wait for two minutes; let it start at once."""
+
+        def requeued():
+            restarts = queue.command("scontrol", "show", "job", job).split("Restarts=")[1].split()[0]
+            return restarts == "1" and {j.id: j.state for j in queue.jobs_of(self.root)}.get(job) == "PENDING"
+
+        until(requeued, 90, lambda: queue.jobs_of(self.root))
+        until(lambda: set(queue.command("sinfo", "--noheader", "--format=%T").split()) == {"idle"}, 60)
+        time.sleep(3)  # the node may still be ending the first attempt, and a job that starts then fails at once
+        queue.command("scontrol", "update", f"JobId={job}", "StartTime=now")
+
     def compute_here(self, *stages):
         """Without jobs, so that they are left with the others."""
         for stage in stages:

@@ -83,7 +83,7 @@ def test_meets_its_time_limit_and_resumes(toy):
     toy.change(sweep={"signal_delay_s": 50})
     toy.submit()
     (job,) = [job.id for job in queue.jobs_of(toy.root) if job.stage == "sweep"]
-    restart_requeued(toy, job)
+    toy.restart_requeued(job)
     toy.wait()
     toy.check_complete()
     hung = toy.stages["sweep"][2]
@@ -99,25 +99,9 @@ def test_preempted_and_resumes(toy, own_node):
     toy.until(lambda: list((toy.root / "faults").glob("*.kept")), 30)
     urgent = ["sbatch", "--parsable", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true"]
     subprocess.run(urgent, check=True, capture_output=True)
-    restart_requeued(toy, job)
+    toy.restart_requeued(job)
     toy.wait()
     toy.check_complete()
-
-
-def restart_requeued(toy, job):
-    """Wait until a job was put back into the queue, where it has to wait for two minutes, and let it start at once."""
-    toy.until(lambda: restarts(job) == "1" and state(toy, job) == "PENDING", 90, lambda: queue.jobs_of(toy.root))
-    toy.until(lambda: set(queue.command("sinfo", "--noheader", "--format=%T").split()) == {"idle"}, 60)
-    time.sleep(3)  # the node may still be ending the first attempt, and a job that starts then fails at once
-    queue.command("scontrol", "update", f"JobId={job}", "StartTime=now")
-
-
-def restarts(job):
-    return queue.command("scontrol", "show", "job", job).split("Restarts=")[1].split()[0]
-
-
-def state(toy, job):
-    return {j.id: j.state for j in queue.jobs_of(toy.root)}.get(job)
 
 
 def test_cancel_is_respected_and_retry_completes(toy):
