@@ -46,7 +46,8 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         share_<part> [T, C − 1]: u^T part u / λ for part = class, cross, same; what they lack of one is G_within's.
         dim: P; a random vector overlaps with C directions by C / P.
 
-    Where a Lanczos run ends early rows are filled up with zeros, not converged.
+    Where a Lanczos run ends early rows are filled up with zeros, not converged. Where the measurement is stopped, the
+    checkpoints before the one it was at are there.
 
     Raises:
         ValueError: the run has no checkpoints, or the class means are zero at one of them.
@@ -69,7 +70,12 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         found["class_cosines"] = cosines(seen)
         return {key: value.cpu().numpy() for key, value in found.items()} | {"dim": np.array(G.dim)}
 
-    rows = [current().once(partial(at_epoch, epoch)) for epoch in chosen]
-    dims = [row.pop("dim") for row in rows]
-    arrays = {name: stacked([row[name] for row in rows]) for name in rows[0]}
-    return arrays | {"epochs": np.array(chosen), "dim": dims[0]}
+    arrays = current().found
+    rows: list[dict[str, np.ndarray]] = []
+    for count, epoch in enumerate(chosen, start=1):
+        row = current().once(partial(at_epoch, epoch))
+        arrays["dim"] = row.pop("dim")
+        rows.append(row)
+        arrays |= {name: stacked([row[name] for row in rows]) for name in row}
+        arrays["epochs"] = np.array(chosen[:count])
+    return arrays

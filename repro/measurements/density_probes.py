@@ -45,9 +45,12 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     hessian = network.matrix(Hessian, memory_budget=memory.graphs)
     found = settings.estimate(hessian, outliers=settings.outliers, classes=network.classes, memory=memory)
     watch = current()
+    arrays = watch.found
+    arrays |= found.arrays("deflated")
 
     def plain() -> dict[str, np.ndarray]:
         nodes, weights = quadrature(watch.over(hessian), found.steps, settings.probes, settings.seed)
         return {"plain_nodes": nodes, "plain_weights": weights}
 
-    return watch.once(plain) | found.arrays("deflated")
+    arrays |= watch.once(plain)
+    return arrays

@@ -13,6 +13,7 @@ from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.many_classes import class_gram
 from repro.measurements.settings import LanczosSettings, check_count
 from repro.spectra.record import Spectrum, stack
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -48,30 +49,35 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         <s>_eigenvalues, _residuals, _converged, _deflated [T, k]: the largest, k = C of G and none of G_within.
         own_share [T, C]: mean probability of the own class, w_{c,c} / Σ_{c'} w_{c,c'}.
 
-    Where a Lanczos run ends early (a matrix that underflows, say) rows are filled up with zeros, not converged.
+    Where a Lanczos run ends early (a matrix that underflows, say) rows are filled up with zeros, not converged. Where
+    the measurement is stopped, the checkpoints before the one it was at are there.
     """
     chosen, C = spread_epochs(network, settings.epochs), network.classes
     means, memory = settings.means_bytes(network), settings.memory(network, outliers=None, matrix="G")
     network.check_every_class()
     settings.plan(network, 2 * len(chosen), memory)
+    arrays = current().found
     rows: list[dict[str, np.ndarray]] = []
     spectra: dict[str, list[Spectrum]] = {"gauss_newton": [], "within": []}
-    for epoch in chosen:
+    for count, epoch in enumerate(chosen, start=1):
         model, data = network.at_epoch(epoch), network.batches()
         gram = class_gram(model, data, parameters=network.parameters, memory_budget=means)
         G = network.matrix(GaussNewton, memory_budget=memory.graphs, model=model)
-        spectra["gauss_newton"].append(settings.estimate(G, outliers=None, classes=C, memory=memory))
+        of_G = settings.estimate(G, outliers=None, classes=C, memory=memory, whole=True)
         within = ClassParts(G).without(SPANNED_PARTS)
-        spectra["within"].append(settings.estimate(within, outliers=0, classes=C, memory=memory))
+        of_within = settings.estimate(within, outliers=0, classes=C, memory=memory, whole=True)
+        spectra["gauss_newton"].append(of_G)
+        spectra["within"].append(of_within)
         row = {"loss": np.array(G.loss)} | {
             f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS
         }
         row["own_share"] = (gram.weights.diagonal() / gram.weights.sum(dim=1)).cpu().numpy()
         rows.append(row)
-    arrays = {name: stacked([row[name] for row in rows]) for name in rows[0]}
-    for name, found in spectra.items():
-        arrays |= stack(found, name)
-    return arrays | {"epochs": np.array(chosen)}
+        arrays |= {name: stacked([row[name] for row in rows]) for name in row}
+        for name, found in spectra.items():
+            arrays |= stack(found, name)
+        arrays["epochs"] = np.array(chosen[:count])
+    return arrays
 
 
 def spread_epochs(network: Network, count: int | None) -> list[int]:

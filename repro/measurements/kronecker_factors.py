@@ -31,6 +31,7 @@ from repro.linalg.operator import LinearOperator
 from repro.measurements.settings import LanczosSettings, Memory, check_choice, check_count
 from repro.spectra.broadening import wasserstein
 from repro.spectra.record import Spectrum
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -93,11 +94,8 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     if layers is not None and (unknown := [l for l in layers if not -len(names) <= l < len(names)]):
         raise ValueError(f"layers: there is no layer {unknown[0]}; the network has {len(names)}, counted from 0")
     positions = range(len(names)) if layers is None else sorted(range(len(names))[l] for l in layers)
-    arrays: dict[str, np.ndarray] = {
-        "layers": np.array([names[l] for l in positions]),
-        "positions": np.array(positions),
-    }
-    curves = []
+    arrays = current().found
+    curves: list[dict[str, np.ndarray]] = []
     for l in positions:
         stream = LayerStream(network.model, data, names[l])
         size = stream.nbytes()
@@ -105,9 +103,10 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         memory = settings.layer_memory(size, keep=keep, classes=network.classes)
         samples, G = layer_matrix(stream, keep=keep, graphs=memory.graphs)
         spectra, curve = measure_layer(samples, G, network.classes, settings, memory)
-        curves.append(curve)
+        curves.append(curve | {"layers": np.array(names[l]), "positions": np.array(l)})
         arrays |= {f"layer{l}_{name}": values for name, values in spectra.items()}
-    return arrays | {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
+        arrays |= {name: np.array([curve[name] for curve in curves]) for name in curves[0]}
+    return arrays
 
 
 def measure_layer(
@@ -145,7 +144,7 @@ def layer_matrix(stream: LayerStream, *, keep: bool, graphs: int) -> tuple[Itera
 def estimate(A: LinearOperator, k: int, classes: int, settings: Settings, memory: Memory) -> Spectrum:
     """The spectrum of A: all eigenvalues of a small matrix, Lanczos quadrature of a large one."""
     if A.dim > settings.exact_limit:
-        return settings.estimate(A, outliers=k, classes=classes, memory=memory)
+        return settings.estimate(A, outliers=k, classes=classes, memory=memory, whole=True)
     eye = torch.eye(A.dim, dtype=A.dtype, device=A.device)
     dense = torch.cat([A @ columns for columns in eye.split(32, dim=1)], dim=1).double()
     return exactly(torch.linalg.eigvalsh((dense + dense.T) / 2), k)

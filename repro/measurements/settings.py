@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
-from repro.linalg.operator import LinearOperator
+from repro.linalg.operator import LinearOperator, Stopped
 from repro.linalg.spectrum import spectrum, usual_products
 from repro.spectra.record import Spectrum
 from repro.watch import current
@@ -169,8 +169,14 @@ class LanczosSettings(MemorySettings):
         products = usual_products(steps, self.probes)
         current().plan(spectra, products, basis=memory.basis, vector=vector_bytes(network))
 
-    def estimate(self, A: LinearOperator, *, outliers: int | None, classes: int, memory: Memory) -> Spectrum:
-        """The spectrum of A with its `outliers` leading eigenvalues (None: one for each class); vectors are let go."""
+    def estimate(
+        self, A: LinearOperator, *, outliers: int | None, classes: int, memory: Memory, whole: bool = False
+    ) -> Spectrum:
+        """The spectrum of A with its `outliers` leading eigenvalues (None: one for each class); vectors are let go.
+
+        Raises:
+            Stopped: it was stopped before there was anything, or with `whole` before it was finished.
+        """
         watch = current()
 
         def work() -> dict[str, np.ndarray]:
@@ -186,7 +192,10 @@ class LanczosSettings(MemorySettings):
             )
             return found.arrays("found")
 
-        return Spectrum.from_arrays(watch.once(work), "found")
+        found = Spectrum.from_arrays(watch.once(work), "found")
+        if whole and watch.stopped is not None:
+            raise Stopped
+        return found
 
 
 def check_count(name: str, value: int | None, *, least: int) -> None:

@@ -1,5 +1,6 @@
 """A measurement that is watched: stopped by Ctrl-C, a time limit or a kill, and taken up again with the same bits."""
 
+import copy
 import multiprocessing
 import os
 import random
@@ -161,6 +162,42 @@ def test_ctrl_c_gives_back_what_there_is(problem, tmp_path, capsys):
     assert list(read.frame()["spectrum"].unique()) == found.spectra
     assert len(read.plot().axes) == 2
     assert read.density("train_gauss_newton").density.min() >= 0
+
+
+FINISHED = {  # what there is of a measurement that is stopped in its last product but one
+    "dynamics": ("epochs", [0]),
+    "alignment_dynamics": ("epochs", [0]),
+    "kronecker_factors": ("layers", ["0"]),
+}
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_the_epochs_and_layers_that_were_finished_come_back(problem, name):
+    model, data = problem
+    network = repro.Network(model, data, checkpoints={0: copy.deepcopy(model), 3: model})
+    settings = {"kronecker_factors": {"steps": 8, "exact_limit": 1, "outliers": 2}, **MEASUREMENTS}[name]
+    counter = Counter()
+    whole = repro.measure(name, network, progress=counter, **settings)
+    last = counter.told[-1].products
+    assert repro.measure(name, network, progress=Counter(stop_at=last), **settings).complete
+    found = repro.measure(name, network, progress=Counter(stop_at=last - 1), **settings)
+    assert not found.complete
+    along, values = FINISHED[name]
+    assert found.arrays[along].tolist() == values
+    assert len(whole.arrays[along]) == 2
+    for key, value in found.arrays.items():
+        of_one = value.ndim == 0 or key.startswith("layer0_")
+        np.testing.assert_array_equal(value, whole.arrays[key] if of_one else whole.arrays[key][:1])
+    with pytest.raises(KeyboardInterrupt):
+        repro.measure(name, network, progress=Counter(stop_at=1), **settings)
+
+
+def test_of_two_ways_the_first_comes_back(problem):
+    counter = Counter()
+    repro.measure("density_probes", repro.Network(*problem), progress=counter, **MEASUREMENTS["density_probes"])
+    stop = Counter(stop_at=counter.told[-1].products - 1)
+    found = repro.measure("density_probes", repro.Network(*problem), progress=stop, **MEASUREMENTS["density_probes"])
+    assert (found.complete, found.spectra) == (False, ["deflated"])
 
 
 def ending(matrix, watch, made):
