@@ -396,10 +396,11 @@ def measure(
 ) -> Measured:
     """Any measurement of `repro.measurements` on a network of your own.
 
-    Ctrl-C ends it after the product it is at, and `time_limit` before the product that would not be over by then. What
-    was measured until then comes back; its `complete` is False, and what it lacks, or what of it has converged, is
-    said by its repr. A spectrum that was under way has the pairs and the density that its steps so far give. A second
-    Ctrl-C, or one before the first product, raises as ever.
+    Ctrl-C ends it after the product it is at, and `time_limit` before the product that would not be over by then; what
+    is no product ends after the batch it is at. What was measured until then comes back; its `complete` is False, and
+    what it lacks, or what of it has converged, is said by its repr. A spectrum that was under way has the pairs and the
+    density that its steps so far give; of epochs and layers there are those that were finished. A second Ctrl-C, or one
+    before there is anything to give back, raises as ever.
 
     Args:
         name: of the measurement, as its file in repro/measurements is called.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from repro.curvature import checks
 from repro.curvature.inputs import Inputs, Positions, as_tensors, count, form, join, take
+from repro.linalg.operator import may_stop
 
 Batches = Iterable[tuple[Inputs, Tensor]]
 Unpack = Callable[[Any], tuple[Any, Any]]  # a batch as the data give it -> (inputs, labels)
@@ -50,6 +51,7 @@ def checked_batches(model: nn.Module, data: Batches) -> Iterator[tuple[Inputs, T
     """
     like = next(model.parameters())
     for x, y in batch_list(data):
+        may_stop()
         checks.check_batch(x, y, like)
         yield x, y.long()
 
@@ -169,8 +171,10 @@ def by_class(data: Batches, classes: Collection[int] | None = None) -> Iterator[
             examples = waiting.setdefault((c, form(own)), [])
             examples.append(own)
             if sum(map(count, examples)) >= count(x):
+                may_stop()
                 yield c, join(waiting.pop((c, form(own))))
     for (c, _), examples in sorted(waiting.items(), key=lambda item: item[0][0]):
+        may_stop()
         yield c, join(examples)
 
 

@@ -14,7 +14,7 @@ from repro.curvature.gradients import CrossClassSums, cross_class_sums
 from repro.curvature.origin import Origin
 from repro.curvature.parameters import Selection
 from repro.curvature.risk import RiskOperator
-from repro.linalg.operator import LinearOperator, LowRank, Projected, orthonormal_basis
+from repro.linalg.operator import LinearOperator, LowRank, Projected, may_stop, orthonormal_basis
 from repro.spectra.exact import Part
 
 SpannedPart = Literal["class", "cross", "same"]  # the parts that class and cross-class means span
@@ -322,6 +322,7 @@ def _gram(rows: Tensor) -> Tensor:  # [K, P] -> [K, K]
     gram = torch.empty(K, K, dtype=torch.float64, device=rows.device)
     step = max(1, -(-K // BLOCKS))
     for a in range(0, K, step):
+        may_stop()
         gram[a : a + step, : a + step] = _inner_products(rows[a : a + step], rows[: a + step])
         gram[:a, a : a + step] = gram[a : a + step, :a].T
     return gram

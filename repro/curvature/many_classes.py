@@ -25,6 +25,7 @@ from repro.curvature.gradients import CrossClassSums
 from repro.curvature.inputs import Positions
 from repro.curvature.layers import capture, factored_layers
 from repro.curvature.parameters import Parameters, Selection
+from repro.linalg.operator import may_stop
 
 Sizes = dict[str, tuple[int, int, int]]  # layer -> positions T, features D, outputs O
 
@@ -179,6 +180,7 @@ def _factored_gram(found: CrossClassSums, errors: Tensor, features: Tensor, *, c
     for d in range(0, C, step):
         others = slice(d, d + step)
         for c in range(d, C):
+            may_stop()
             K = features[c] @ features[others].transpose(1, 2)  # [step, nT, nT]
             mixed = (K[:, None] @ rows[others]).flatten(0, 1).flatten(1)  # [step C, nTO]
             block = (rows[c].flatten(1) @ mixed.T).double()  # [C, step C]

@@ -16,6 +16,7 @@ from repro.curvature.inputs import Inputs, count, one_row_each, split
 from repro.curvature.layers import capture
 from repro.curvature.row_plan import Entries, Layer, Plan, capture_bytes
 from repro.curvature.softmax_root import SoftmaxRoot
+from repro.linalg.operator import may_stop
 
 Data = list[tuple[Inputs, Tensor]]
 CACHE, GPU_STEP = 1 << 21, 1 << 28  # bytes of errors mixed by positions at once: on a CPU they are to stay in its cache
@@ -99,6 +100,7 @@ def _inner_products(rows: Tensor, width: int) -> Tensor:  # [N, D] -> [N, N]
 
 def _blocks(length: int, step: int) -> Iterator[tuple[int, int]]:
     for first in range(0, length, step):
+        may_stop()
         yield first, min(first + step, length)
 
 
@@ -144,6 +146,7 @@ def small_batches(data: Data, bytes_each: int, temporary: int) -> Iterator[tuple
     place = 0
     for x, _ in data:
         for part in split(one_row_each(x), max(1, temporary // bytes_each)):
+            may_stop()
             yield part, slice(place, place + count(part))
             place += count(part)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,10 +15,22 @@ if TYPE_CHECKING:
 
 
 class Stopped(Exception):
-    """A product was not made, because whoever watches wants the work to end; see `LinearOperator.stopped`.
+    """Work was not begun, because whoever watches wants all to end; see `LinearOperator.stopped` and `may_stop`.
 
     Searches that can return what they have found until then catch it; everything else lets it pass.
     """
+
+
+asked: ContextVar[Callable[[], None]] = ContextVar("asked", default=lambda: None)  # who raises `Stopped`, if anybody
+
+
+def may_stop() -> None:
+    """Called between two pieces, two batches say, of long work that is no product with a watched matrix.
+
+    Raises:
+        Stopped: whoever watches wants the work to end.
+    """
+    asked.get()()
 
 
 class LinearOperator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from repro.curvature.checks import class_list
 from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.many_classes import class_gram
 from repro.measurements.settings import MemorySettings
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -50,8 +52,8 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     chosen = settings.classes
     budget = settings.means_bytes(network, None if chosen is None else len(chosen))
     network.check_every_class(chosen)
-    arrays: dict[str, np.ndarray] = {}
-    for prefix in ("", "companion_"):
+
+    def of_decomposition(prefix: str) -> dict[str, np.ndarray]:
         gram = class_gram(
             network.model,
             network.batches(),
@@ -60,12 +62,15 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
             companion=bool(prefix),
             classes=chosen,
         )
-        arrays[f"{prefix}class_means"] = gram.class_means().cpu().numpy()
+        found = {"class_means": gram.class_means(), "weights": gram.weights}
         if gram.weights.numel() <= settings.stored_means:
-            arrays[f"{prefix}means"] = gram.means().cpu().numpy()
-        arrays[f"{prefix}weights"] = gram.weights.cpu().numpy()
+            found["means"] = gram.means()
         if gram.others is not None:
-            arrays[f"{prefix}others"] = gram.others.cpu().numpy()
-        for part in SPANNED_PARTS:
-            arrays[f"{prefix}{part}_part"] = gram.eigenvalues(part).cpu().numpy()
+            found["others"] = gram.others
+        found |= {f"{part}_part": gram.eigenvalues(part) for part in SPANNED_PARTS}
+        return {f"{prefix}{name}": value.cpu().numpy() for name, value in found.items()}
+
+    arrays = current().found
+    for prefix in ("", "companion_"):
+        arrays |= current().once(partial(of_decomposition, prefix), planned=False)
     return arrays

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from torch import nn
 
 from repro.curvature.class_parts import ClassParts
 from repro.curvature.cross_class import SPANNED_PARTS
@@ -56,24 +58,26 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     means, memory = settings.means_bytes(network), settings.memory(network, outliers=None, matrix="G")
     network.check_every_class()
     settings.plan(network, 2 * len(chosen), memory)
+
+    def of_means(model: nn.Module) -> dict[str, np.ndarray]:
+        gram = class_gram(model, network.batches(), parameters=network.parameters, memory_budget=means)
+        found = {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
+        return found | {"own_share": (gram.weights.diagonal() / gram.weights.sum(dim=1)).cpu().numpy()}
+
     arrays = current().found
     rows: list[dict[str, np.ndarray]] = []
     spectra: dict[str, list[Spectrum]] = {"gauss_newton": [], "within": []}
     for count, epoch in enumerate(chosen, start=1):
-        model, data = network.at_epoch(epoch), network.batches()
-        gram = class_gram(model, data, parameters=network.parameters, memory_budget=means)
+        model = network.at_epoch(epoch)
+        row = current().once(partial(of_means, model), planned=False)
         G = network.matrix(GaussNewton, memory_budget=memory.graphs, model=model)
         of_G = settings.estimate(G, outliers=None, classes=C, memory=memory, whole=True)
         within = ClassParts(G).without(SPANNED_PARTS)
         of_within = settings.estimate(within, outliers=0, classes=C, memory=memory, whole=True)
         spectra["gauss_newton"].append(of_G)
         spectra["within"].append(of_within)
-        row = {"loss": np.array(G.loss)} | {
-            f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS
-        }
-        row["own_share"] = (gram.weights.diagonal() / gram.weights.sum(dim=1)).cpu().numpy()
-        rows.append(row)
-        arrays |= {name: stacked([row[name] for row in rows]) for name in row}
+        rows.append(row | {"loss": np.array(G.loss)})
+        arrays |= {name: stacked([row[name] for row in rows]) for name in rows[0]}
         for name, found in spectra.items():
             arrays |= stack(found, name)
         arrays["epochs"] = np.array(chosen[:count])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from repro.curvature.exact import dense_memory, exact_spectrum
 from repro.measurements.dynamics import spread_epochs
 from repro.measurements.settings import EXACT_LIMIT, MemorySettings, check_count, vector_bytes
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -65,13 +66,19 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     most = min(settings.memory_bytes, least + size * vector_bytes(network))
     settings.announce(f"G from a {size} x {size} matrix", max(most, least), least)
     exact = partial(exact_spectrum, parameters=network.parameters, memory_budget=int(settings.memory_bytes))
-    arrays = exact(network.model, network.batches()).arrays
+    arrays = current().found
+
+    def add(prefix: str, *network_and_data: Any, **knockouts: Any) -> None:
+        found = current().once(lambda: dict(exact(*network_and_data, **knockouts).arrays), planned=False)
+        arrays.update({f"{prefix}{name}": value for name, value in found.items()})
+
+    add("", network.model, network.batches())
     epochs = spread_epochs(network, settings.epochs) if network.epochs and settings.epochs > 1 else network.epochs[-1:]
-    for epoch in epochs[:-1]:
-        found = exact(network.at_epoch(epoch), network.batches(), knockouts=())
-        arrays |= {f"epoch{epoch}_{name}": value for name, value in found.arrays.items()}
+    arrays["epochs"] = np.array(epochs[-1:], dtype=int)
+    for count, epoch in enumerate(epochs[:-1], start=1):
+        add(f"epoch{epoch}_", network.at_epoch(epoch), network.batches(), knockouts=())
+        arrays["epochs"] = np.array([*epochs[:count], epochs[-1]], dtype=int)
     if network.test is not None and settings.test_per_class:
         some = network.test.first_of_each_class(settings.test_per_class).batches(network.batch_size)
-        found = exact(network.model, some, knockouts=())
-        arrays |= {f"test_{name}": value for name, value in found.arrays.items()}
-    return arrays | {"epochs": np.array(epochs, dtype=int)}
+        add("test_", network.model, some, knockouts=())
+    return arrays

@@ -9,7 +9,7 @@ import numpy as np
 
 from repro.curvature.checks import class_list
 from repro.curvature.class_parts import ClassParts
-from repro.curvature.cross_class import SPANNED_PARTS, ClassGram, Knockout, SpannedPart, class_structure
+from repro.curvature.cross_class import SPANNED_PARTS, Knockout, SpannedPart, class_structure
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.many_classes import class_gram
 from repro.linalg.operator import LinearOperator, Projected
@@ -63,10 +63,15 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     C = network.classes if chosen is None else len(chosen)
     budget = settings.means_bytes(network, C)
     network.check_every_class(chosen)
-    gram = class_gram(network.model, data, parameters=network.parameters, memory_budget=budget, classes=chosen)
+
+    def of_means() -> dict[str, np.ndarray]:
+        gram = class_gram(network.model, data, parameters=network.parameters, memory_budget=budget, classes=chosen)
+        found = {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
+        return found | {"mass": gram.weights.cpu().numpy(), "sum": gram.eigenvalues_of_sum().cpu().numpy()}
+
     arrays = current().found
-    arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
-    arrays["mass"] = gram.weights.cpu().numpy()
+    arrays |= current().once(of_means, planned=False)
+    of_sum = arrays.pop("sum")
     means = 3 * C**2 if settings.knockout == "projection" else 0  # the means, and their bases while they are made
     matrix = "G and its knockouts"
     memory = settings.memory(network, outliers=settings.outliers, held=means, matrix=matrix, classes=C)
@@ -78,7 +83,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         rest = projected(G, network, part, chosen) if means else ClassParts(G, chosen).without([part])
         arrays |= settings.estimate(rest, outliers=settings.outliers, classes=C, memory=memory).arrays(part)
     k = C if settings.outliers is None else settings.outliers
-    arrays |= _without_within(gram, k, full.steps, G.dim).arrays("within")
+    arrays |= _without_within(of_sum, k, full.steps, G.dim).arrays("within")
     return arrays
 
 
@@ -88,10 +93,9 @@ def projected(G: GaussNewton, network: Network, part: SpannedPart, classes: list
     return Projected(G, structure.basis(part))
 
 
-def _without_within(gram: ClassGram, k: int, steps: int, P: int) -> Spectrum:
+def _without_within(eigenvalues: np.ndarray, k: int, steps: int, P: int) -> Spectrum:
     """The exact spectrum of G − G_within: C (C − 1) eigenvalues, or K² of K chosen classes; all others are zero.
 
     Padded to `steps` nodes: the smoothing when drawing depends on their number, and be that of the others.
     """
-    found = gram.eigenvalues_of_sum()[: P - 1]
-    return Spectrum.exact(found.cpu().numpy(), k=k, dim=P, length=steps)
+    return Spectrum.exact(eigenvalues[: P - 1], k=k, dim=P, length=steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from repro.curvature.layers import layer_weights
 from repro.curvature.moments import ErrorMoments, error_moments, projected, rest, row_space
 from repro.linalg.dense import eigh
-from repro.measurements.layer_features import Settings, descending, mean_cosines
+from repro.measurements.layer_features import Settings, descending, layer_by_layer, mean_cosines
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -40,16 +40,10 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     layers, sharing = network.layers(), settings.sharing
     settings.check_memory([len(weight) for weight in layer_weights(network.model, layers)])
     moments = error_moments(network.model, data, layers, sharing=sharing)  # type: ignore[arg-type]
-    arrays: dict[str, np.ndarray] = {"layers": np.array(list(moments))}
-    curves = []
-    for index, of_layer in enumerate(moments.values()):
-        spectra, curve = describe(of_layer)
-        curves.append(curve)
-        arrays |= {f"layer{index}_{name}": values.cpu().numpy() for name, values in spectra.items()}
-    return arrays | {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
+    return layer_by_layer(moments, lambda layer: describe(moments[layer]))
 
 
-def describe(moments: ErrorMoments) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+def describe(moments: ErrorMoments) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Spectra of Delta, of its parts and knockouts, and the numbers that are drawn over the layers."""
     Delta, parts = moments.second, moments.parts()
     together = torch.cat(list(parts.values()))
@@ -62,10 +56,10 @@ def describe(moments: ErrorMoments) -> tuple[dict[str, Tensor], dict[str, np.nda
     C = len(parts["class"])
     top, basis = vectors[:, -(C - 1) :], row_space(parts["class"])[: C - 1]
     shares = torch.stack([spectra[name].sum() for name in ("class", "cross", "within", "same")]) / values.sum()
-    curve: dict[str, np.ndarray | float] = {
+    curve = {
         "class_ratio": float(spectra["class"][0] / spectra["class"][C - 2].clamp(min=0)),
         "cosines": mean_cosines(moments.class_means()).cpu().numpy(),
         "class_overlap": float((basis @ top).square().sum() / top.shape[1]),
         "shares": shares.cpu().numpy(),
     }
-    return spectra, {name: np.asarray(value) for name, value in curve.items()}
+    return spectra, curve

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 from repro.curvature.layers import layer_weights
 from repro.curvature.moments import FeatureMoments, Sharing, feature_moments, projected, rest, row_space
 from repro.linalg.dense import eigh
+from repro.linalg.operator import may_stop
 from repro.measurements.settings import MemorySettings, check_choice
+from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -58,18 +61,24 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     layers = network.layers()
     settings.check_memory([weight[0].numel() for weight in layer_weights(network.model, layers)])
     moments = feature_moments(network.model, data, layers, sharing=settings.sharing)  # type: ignore[arg-type]
-    arrays: dict[str, np.ndarray] = {"layers": np.array(list(moments))}
-    cosines = [mean_cosines(m.means - m.global_mean).cpu().numpy() for m in moments.values()]
-    arrays["cosines"] = np.stack(cosines)
-    curves = []
-    for index, of_layer in enumerate(moments.values()):
-        spectra, curve = describe(of_layer)
-        curves.append(curve)
+    return layer_by_layer(moments, lambda layer: describe(moments[layer]))
+
+
+def layer_by_layer(
+    layers: Iterable[str], describe: Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
+) -> dict[str, np.ndarray]:
+    """What `describe` says of each layer: spectra, as layer<l>_<name>, and other numbers, along a first axis [L]."""
+    arrays, curves = current().found, list[dict[str, Any]]()
+    for index, layer in enumerate(layers):
+        may_stop()
+        spectra, curve = describe(layer)
+        curves.append({"layers": layer, **curve})
         arrays |= {f"layer{index}_{name}": values.cpu().numpy() for name, values in spectra.items()}
-    return arrays | {name: np.array([curve[name] for curve in curves]) for name in curves[0]}
+        arrays |= {name: np.array([curve[name] for curve in curves]) for name in curves[0]}
+    return arrays
 
 
-def describe(moments: FeatureMoments) -> tuple[dict[str, Tensor], dict[str, float]]:
+def describe(moments: FeatureMoments) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Spectra of H and its knockouts, and the numbers that are drawn over the layers."""
     H, rows, mean = moments.second, moments.class_rows(), moments.global_mean
     values, vectors = eigh(H)
@@ -87,6 +96,7 @@ def describe(moments: FeatureMoments) -> tuple[dict[str, Tensor], dict[str, floa
         "global_share": float((vectors[:, -1] @ mean) ** 2 / mean.square().sum()),
         "class_share": float(by_class.sum() / values.sum()),
         "class_overlap": float((row_space(rows) @ top).square().sum() / top.shape[1]),
+        "cosines": mean_cosines(moments.means - mean).cpu().numpy(),
     }
     return spectra, curve
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from repro.curvature.layers import check_layer_gradients
 from repro.curvature.moments import WeightMoments, row_space, weight_moments
+from repro.measurements.layer_features import layer_by_layer
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -51,14 +52,13 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     data = network.batches()
     layers = network.layers()
     check_layer_gradients(network.model, data[0][0], layers)
-    arrays: dict[str, np.ndarray] = {"layers": np.array(layers)}
-    curves = []
-    for index, (name, moments) in enumerate(weight_moments(network.model, data, layers).items()):
+    moments = weight_moments(network.model, data, layers)
+
+    def of_layer(name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
         W = network.model.get_submodule(name).weight.detach().flatten(1).double()  # type: ignore[union-attr, operator]
-        spectra, curve = describe(W, moments, network.weight_decay)
-        curves.append(curve)
-        arrays |= {f"layer{index}_{key}": values.cpu().numpy() for key, values in spectra.items()}
-    return arrays | {key: np.array([curve[key] for curve in curves]) for key in curves[0]}
+        return describe(W, moments[name], network.weight_decay)
+
+    return layer_by_layer(moments, of_layer)
 
 
 def describe(W: Tensor, moments: WeightMoments, decay: float) -> tuple[dict[str, Tensor], dict[str, float]]:  # W [O, D]

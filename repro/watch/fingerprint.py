@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from repro.storage.provenance import provenance
 
+PARTS = 2  # raised when a measurement is divided into other parts: a checkpoint numbers them
+
 
 def fingerprint(models: Iterable[nn.Module], data: Iterable[Any]) -> str:
     """16 hexadecimal digits of the models' architecture, weights and buffers, and of every tensor in the data.
@@ -34,9 +36,9 @@ def fingerprint(models: Iterable[nn.Module], data: Iterable[Any]) -> str:
 
 
 def environment(device: torch.device | str) -> Mapping[str, Any]:
-    """What the bits of a product depend on beside the network and its data: libraries, device, threads."""
+    """What a checkpoint depends on beside the network and its data: libraries, device and threads, and its parts."""
     made = provenance(device, 0)
-    return {key: made[key] for key in ("torch", "numpy", "device", "threads")}
+    return {key: made[key] for key in ("torch", "numpy", "device", "threads")} | {"parts": PARTS}
 
 
 def _add(state: Any, tensor: Tensor) -> None:

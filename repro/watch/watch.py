@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.linalg.operator import LinearOperator, Stopped
+from repro.linalg.operator import LinearOperator, Stopped, asked
 from repro.watch.checkpoint import MOST_BYTES, Checkpoint, ForeignCheckpointError
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,8 @@ class Watch:
         self.products, self.begun = 0, time.monotonic()
         self.converged, self.wanted = 0, 0
         self._asked: str | None = None
-        self._part, self._parts, self._of_part = 0, 1, 0  # the present one; and as planned
+        self._number = 0  # of the present part in the checkpoint
+        self._part, self._parts, self._of_part = 0, 1, 0  # of those planned: the present one, how many, their products
         self._basis = self._kept = 0.0  # bytes in memory, and in a checkpoint
         self._before_part = 0  # products of the parts before
         self._made, self._first_made_at, self._of_one = 0, 0.0, 0.0  # products, and seconds of a single one
@@ -88,19 +89,25 @@ class Watch:
         """The same matrix, its products watched."""
         return Watched(A, self)
 
-    def once(self, work: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """What a part of the measurement comes to; one that is in the checkpoint is not done again."""
-        self._part, self._before_part = self._part + 1, self.products
+    def once(self, work: Callable[[], dict[str, np.ndarray]], *, planned: bool = True) -> dict[str, np.ndarray]:
+        """What a part of the measurement comes to; one that is in the checkpoint is not done again.
+
+        Args:
+            planned: whether it is one of those that `plan` counts; else it is work without products.
+        """
+        self._number += 1
+        if planned:
+            self._part, self._before_part = self._part + 1, self.products
         self.converged = self.wanted = 0
         if self.checkpoint is None:
             return work()
         taken = self.checkpoint.taken
-        arrays = self.checkpoint.part(self._part)
+        arrays = self.checkpoint.part(self._number)
         if arrays is None:
             arrays = work()
             if self.stopped is None:
                 self.checkpoint.finish(arrays)
-        else:
+        elif planned:
             self.products += self.checkpoint.taken - taken
             self._tell()
         return arrays
@@ -127,19 +134,27 @@ class Watch:
         """Let the next product be refused."""
         self._asked = reason
 
+    def look(self, seconds: float = 0.0) -> None:
+        """Called before work that takes so many seconds.
+
+        Raises:
+            Stopped: it is time to stop, or would be before that work is over.
+        """
+        if self.time_limit is not None and time.monotonic() + seconds - self.begun >= self.time_limit:
+            self._asked = self._asked or f"time_limit of {self.time_limit:g} s"
+        if self._asked:
+            of = f" of about {planned}" if (planned := self._planned()) else ""
+            self.stopped = self.stopped or f"{self._asked}, after {self.products}{of} products"
+            raise Stopped(self.stopped)
+
     def product(self, A: LinearOperator, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
         """A V, from the checkpoint or made.
 
         Raises:
             Stopped: it is time to stop.
         """
+        self.look(self._of_one * V.shape[1])
         start = time.monotonic()
-        if self.time_limit is not None and start + self._of_one * V.shape[1] - self.begun >= self.time_limit:
-            self._asked = self._asked or f"time_limit of {self.time_limit:g} s"
-        if self._asked:
-            of = f" of about {planned}" if (planned := self._planned()) else ""
-            self.stopped = self.stopped or f"{self._asked}, after {self.products}{of} products"
-            raise Stopped(self.stopped)
         known = self.checkpoint.take(V) if self.checkpoint else None
         if known is not None:
             self._prove(A, V, known)
@@ -250,11 +265,12 @@ def current() -> Watch:
 @contextlib.contextmanager
 def watching(watch: Watch) -> Iterator[None]:
     """Let it be `current` in the block; what waits to be kept is written at its end."""
-    token = _current.set(watch)
+    token, before = _current.set(watch), asked.set(watch.look)
     try:
         yield
     finally:
         _current.reset(token)
+        asked.reset(before)
         if watch.checkpoint:
             watch.checkpoint.flush()
             watch.checkpoint.wait()
@@ -262,17 +278,17 @@ def watching(watch: Watch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible(watch: Watch) -> Iterator[None]:
-    """Ctrl-C in the block stops the watched measurement after the product it is at; a second one ends it at once.
+    """Ctrl-C in the block stops the watched measurement after the product or batch it is at; a second one ends it now.
 
-    Where no product has been made there is nothing to save, and the first one ends it. Only the main thread hears of
-    Ctrl-C; in others nothing changes.
+    Where nothing has been found and no product made there is nothing to save, and the first one ends it. Only the main
+    thread hears of Ctrl-C; in others nothing changes.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if watch.products == 0 or watch._asked:
+        if watch._asked or not (watch.products or watch.found):
             raise KeyboardInterrupt
         watch.stop(CTRL_C)
-        print("stopping after this product; Ctrl-C once more to leave at once", file=sys.stderr, flush=True)
+        print("stopping after this product or batch; Ctrl-C once more to leave at once", file=sys.stderr, flush=True)
 
     if threading.current_thread() is not threading.main_thread():
         yield

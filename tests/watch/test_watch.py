@@ -20,6 +20,7 @@ from repro.curvature.risk import RiskOperator
 from repro.linalg.operator import Dense
 from repro.linalg.spectrum import spectrum
 from repro.watch import Checkpoint, Watch, watching
+from repro.watch.watch import CTRL_C
 
 SETTINGS = {"steps": 12, "progress": False}
 
@@ -198,6 +199,48 @@ def test_of_two_ways_the_first_comes_back(problem):
     stop = Counter(stop_at=counter.told[-1].products - 1)
     found = repro.measure("density_probes", repro.Network(*problem), progress=stop, **MEASUREMENTS["density_probes"])
     assert (found.complete, found.spectra) == (False, ["deflated"])
+
+
+class Looking(Watch):
+    """Is asked to stop the `left`-th time that it is looked at."""
+
+    left = 10**9
+
+    def look(self, seconds=0.0):
+        Looking.left -= 1
+        if Looking.left == 0:
+            self.stop(CTRL_C)
+        super().look(seconds)
+
+
+@pytest.mark.parametrize("name", ["class_means", "exact_spectrum", "layer_features", "layer_errors", "weights"])
+def test_work_without_products_stops_between_batches_and_keeps_what_is_finished(problem, name, tmp_path, monkeypatch):
+    model, (x, y) = problem
+    checkpoints = {0: copy.deepcopy(model), 3: model}
+    network = repro.Network(model, (x, y), (x, y), checkpoints=checkpoints, weight_decay=0.1, batch_size=9)
+    whole = repro.measure(name, network, progress=False)
+    monkeypatch.setattr("repro.api.Watch", Looking)
+
+    def measured(left=10**9):
+        Looking.left = left
+        return repro.measure(name, network, progress=False, checkpoint=tmp_path / "kept")
+
+    same(measured(), whole)
+    looks = 10**9 - Looking.left
+    with pytest.raises(KeyboardInterrupt):  # there is nothing yet
+        measured(1)
+    found = measured(looks)
+    assert not found.complete
+    assert found.arrays
+    for key, value in found.arrays.items():
+        expected = whole.arrays[key]
+        if key == "epochs":  # the last network's comes first
+            assert set(value) <= set(expected)
+        else:
+            np.testing.assert_array_equal(value, expected[: len(value)] if value.ndim else expected)
+    same(measured(), whole)
+    if name in ("class_means", "exact_spectrum"):
+        assert 10**9 - Looking.left <= looks / 2  # the parts that were finished were not done again
 
 
 def ending(matrix, watch, made):
