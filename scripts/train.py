@@ -8,15 +8,13 @@ python scripts/train.py -m data=mnist n_per_class=10,13 hydra/launcher=submitit_
 
 import sys
 
-import hydra
 from omegaconf import DictConfig
 
 from repro.pipeline import tasks
-from repro.pipeline.composition import claimed_config, own_weights, run_application
+from repro.pipeline.composition import claimed_config, run_application
 from repro.pipeline.experiment import sweep_task
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     try:
         tasks.run(sweep_task(claimed_config(cfg)))
@@ -25,5 +23,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = own_weights(sys.argv[1:])
-    run_application(main)
+    run_application(main, "train")

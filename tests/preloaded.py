@@ -1,6 +1,7 @@
 """Scripts run in processes of their own, in which the libraries that take seconds to load are there from the start.
 
-A server loads them once, with nothing of ours, and forks for each script. All else is as with `python script words`.
+A server loads them once, with nothing of ours, and forks for each script. All else is as with `python script words`,
+or `python -m module words`.
 """
 
 import functools
@@ -19,9 +20,10 @@ LIBRARIES = ("torch", "hydra", "omegaconf", "pandas", "matplotlib.figure", "rich
 
 
 def run(script: str | Path, *words: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """`python script words`, the script below this folder's parent; its exit code, and what it wrote."""
+    """`python script words`, the script below this folder's parent or "-m module"; its exit code, and what it wrote."""
     with tempfile.TemporaryDirectory() as folder:
-        line = [str(ROOT / script), *map(str, words)]
+        line = script.split() if str(script).startswith("-m ") else [str(ROOT / script)]
+        line += map(str, words)
         files = {name: f"{folder}/{name}" for name in ("stdout", "stderr")}
         order = {"line": line, "cwd": str(cwd), "environment": dict(os.environ), **files}
         server = _server()
@@ -64,9 +66,16 @@ def _become(order: dict[str, Any]) -> None:
     os.environ.update(order["environment"])
     sys.argv = order["line"]
     added = os.environ.get("PYTHONPATH")
-    sys.path[:1] = [os.path.dirname(sys.argv[0]), *(added.split(os.pathsep) if added else [])]
+    sys.path[:1] = [
+        os.getcwd() if sys.argv[0] == "-m" else os.path.dirname(sys.argv[0]),
+        *(added.split(os.pathsep) if added else []),
+    ]
 
 
 if __name__ == "__main__" and (order := _orders()):
     _become(order)
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if sys.argv[0] == "-m":
+        del sys.argv[0]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")

@@ -144,7 +144,8 @@ def test_a_data_set_and_a_network_of_a_user(added):
 def test_a_measurement_with_its_figure(tmp_path):
     """In a copy of the project: two new files, and a line in the experiment."""
     for part in ("repro", "conf", "scripts"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "site"))
+        ignored = shutil.ignore_patterns("__pycache__", "site")
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=ignored, symlinks=True)
     (tmp_path / "repro/measurements/image_lengths.py").write_text(MEASUREMENT)
     (tmp_path / "repro/figures/fig99_image_lengths.py").write_text(FIGURE)
     experiment = tmp_path / "conf/experiment/smoke.yaml"

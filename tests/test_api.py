@@ -278,7 +278,7 @@ def test_an_architecture_of_torchvision():
 
 
 def test_weights_from_the_command_line(tmp_path):
-    """scripts/measure.py on a safetensors file and a function of a module in the working directory."""
+    """`python -m repro measure` on a safetensors file and a function of a module in the working directory."""
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
         "def build(channels, classes):\n"
@@ -286,7 +286,7 @@ def test_weights_from_the_command_line(tmp_path):
     )
     torch.manual_seed(0)
     save_file(nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 10)).state_dict(), tmp_path / "w.safetensors")
-    command = ["scripts/measure.py", "weights=w.safetensors", "model=mine:build"]
+    command = ["-m repro measure", "weights=w.safetensors", "model=mine:build"]
     command += [
         "measurement=hessian_spectrum",
         "data=fashion_mnist_embedded",

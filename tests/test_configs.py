@@ -1,5 +1,7 @@
 """Every file of conf/ composes, and the experiments expand to tasks."""
 
+import tomllib
+
 import pytest
 
 from repro.figures import FIGURES, find_figure
@@ -25,6 +27,22 @@ def test_every_data_set_and_network_composes(data, model):
     config = composed(f"data={data}", f"model={model}", *own)
     assert config.data.name == data
     Architecture.from_keys(config.model)  # its settings are the builder's
+
+
+def test_a_wheel_holds_every_file():
+    """As `python -m repro measure` needs them: by the link repro/conf and the patterns that setuptools is given."""
+    root = CONF.parent
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    kept, left_out = (
+        {
+            path.relative_to(root / "repro")
+            for pattern in patterns[key]["repro"]
+            for path in (root / "repro").glob(pattern)
+        }
+        for key in ("package-data", "exclude-package-data")
+    )
+    own = {path.relative_to(root) for path in CONF.rglob("*.*") if path.parent.name != "site"}
+    assert kept - left_out == own
 
 
 @pytest.mark.parametrize("group", ["training", "launch"])

@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"data", "figures", "measurements", "models", "network", "report", "storage", "training", "watch"},
     "tracker": {"curvature", "figures", "linalg", "matrix", "measurements", "network"},
     "api": {"curvature", "figures", "measurements", "network", "spectra", "storage", "watch"},
+    "__main__": {"pipeline"},
     "__init__": {"api", "matrix", "network", "tracker"},
 }
 

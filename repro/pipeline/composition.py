@@ -1,4 +1,4 @@
-"""From the files of conf/ and a command line to a typed configuration; with scripts/ the only place that knows Hydra.
+"""From the files of conf/ and a command line to a typed configuration; the only place that knows Hydra.
 
 Files and command lines override the values of one schema, the class Config with the settings of every measurement in
 it, so that a misspelt key or a value of the wrong type is refused wherever it stands, in one sentence.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra import main as application
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -29,7 +30,7 @@ from yaml import YAMLError
 
 from repro.data import DataSet
 from repro.measurements import MEASUREMENTS, find_measurement
-from repro.pipeline.config import Config, check_name
+from repro.pipeline.config import CONF, Config, check_name
 from repro.pipeline.grid import sample_size
 from repro.pipeline.schema import schema_of, typed
 from repro.storage.layout import claim_folder
@@ -68,7 +69,7 @@ def config_of(cfg: DictConfig) -> Config:
 
 
 def claimed_config(cfg: DictConfig) -> Config:
-    """The configuration of one of the scripts that are Hydra applications; its folder is made the experiment's.
+    """The configuration of a command that is a Hydra application; its folder is made the experiment's.
 
     Raises:
         ValueError: it is impossible, or the folder is another experiment's.
@@ -79,11 +80,15 @@ def claimed_config(cfg: DictConfig) -> Config:
     return config
 
 
-def run_application(main: Callable[[], object]) -> None:
-    """Run a script that is a Hydra application; what is wrong with its configuration is told in one sentence."""
+def run_application(command: Callable[[DictConfig], None], config: str) -> None:
+    """Run a command with what conf/<config>.yaml and the command line come to, as a Hydra application.
+
+    What is wrong with that configuration is told in one sentence.
+    """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints the error itself, and exits
+    sys.argv[1:] = own_weights(sys.argv[1:])
     try:
-        main()
+        application(version_base="1.3", config_path=str(CONF), config_name=config)(command)()
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         sys.exit(f"error: {_sentence(error)}")
 
@@ -167,10 +172,10 @@ def values_of(axis: str, params: Mapping[str, Any]) -> list[str]:
 
 
 def own_weights(arguments: Sequence[str]) -> list[str]:
-    """Arguments of scripts/measure.py; with `weights=<file>` no experiment's settings hold.
+    """Arguments of a command; with `weights=<file>`, which `measure` takes, no experiment's settings hold.
 
-    `model=<module>:<function>` is the function that builds the network, here and for the other scripts; it is called
-    with `channels`, `classes` and the settings given as `+model.<key>=...`.
+    `model=<module>:<function>` is the function that builds the network; it is called with `channels`, `classes` and the
+    settings given as `+model.<key>=...`.
     """
     given = dict(argument.partition("=")[::2] for argument in arguments)
     added = ["~experiment", "name=weights"] if given.get("weights") else []

@@ -12,7 +12,7 @@ from repro.data import DataSet
 from repro.pipeline.grid import LearningRates
 from repro.training import Recipe
 
-CONF = Path(__file__).resolve().parent.parent.parent / "conf"
+CONF = (Path(__file__).parent.parent / "conf").resolve()  # a link to conf/ in a checkout, a copy where it is installed
 STAGES = ("sweep", "select", "retrain", "measure", "figures", "report")
 
 
@@ -157,7 +157,7 @@ class Config(Machine):
     rates_of: dict[str, dict[str, float]]
     sizes_of: dict[str, list[Any]]
     gallery: str | None
-    measurement: str | None = None  # of scripts/measure.py
+    measurement: str | None = None  # of `python -m repro measure`
     weights: str | None = None
 
     def __post_init__(self) -> None:

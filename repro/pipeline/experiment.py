@@ -90,7 +90,7 @@ def measure_task(config: Config, measurement: str, of: Retrain | OwnWeights | No
 
 
 def measure_tasks(config: Config) -> list[Task]:
-    """What a configuration of scripts/measure.py describes: the measurement, after what has to be there first."""
+    """What `python -m repro measure` has to do: the measurement, after what has to be there first."""
     assert config.measurement is not None
     if not find_measurement(config.measurement).of_network:
         return [measure_task(config, config.measurement, None)]

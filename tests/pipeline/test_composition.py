@@ -147,10 +147,10 @@ def test_arguments_for_weights_of_ones_own():
     assert own_weights(["model=m:f", "data=mnist"]) == ["model=own", "model.build=m:f", "model.name=m.f", "data=mnist"]
 
 
-@pytest.mark.parametrize(("script", "multirun"), [("train", ["-m"]), ("measure", [])])
-def test_scripts_refuse_a_misspelt_key_in_one_sentence(script, multirun, tmp_path):
+@pytest.mark.parametrize(("script", "multirun"), [("scripts/train.py", ["-m"]), ("-m repro measure", [])])
+def test_commands_refuse_a_misspelt_key_in_one_sentence(script, multirun, tmp_path):
     words = [*multirun, "experiment=smoke", f"outputs={tmp_path}", "training.epochz=3"]
-    done = preloaded.run(f"scripts/{script}.py", *words)
+    done = preloaded.run(script, *words)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
         "error: configuration: there is no key training.epochz; did you mean"

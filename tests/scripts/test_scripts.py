@@ -17,11 +17,14 @@ from repro.storage.runs import write_table
 ROOT = Path(__file__).resolve().parents[2]
 
 
+MEASURE = "-m repro measure"
+
+
 def script(name, *words, cwd=ROOT):
-    return preloaded.run(f"scripts/{name}", *words, cwd=cwd)
+    return preloaded.run(name if name == MEASURE else f"scripts/{name}", *words, cwd=cwd)
 
 
-@pytest.mark.parametrize("name", ["train.py", "retrain.py", "measure.py", "reproduce.py"])
+@pytest.mark.parametrize("name", ["train.py", "retrain.py", MEASURE, "reproduce.py"])
 def test_plugins_of_the_working_directory_are_not_run(tmp_path, name):
     """The working directory may be anyone's."""
     (tmp_path / "hydra_plugins").mkdir()
@@ -34,7 +37,7 @@ def test_plugins_of_the_working_directory_are_not_run(tmp_path, name):
     assert not (tmp_path / "hydra_plugins" / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["train.py", "retrain.py", "measure.py"])
+@pytest.mark.parametrize("name", ["train.py", "retrain.py", MEASURE])
 def test_no_name_leaves_outputs(tmp_path, name):
     (tmp_path / "outputs").mkdir()
     done = script(
@@ -88,7 +91,7 @@ def test_without_slurm_there_are_no_jobs_to_look_after(reproduce, tmp_path, monk
 
 
 def test_measuring_what_was_not_swept_says_what_to_do(tmp_path):
-    done = script("measure.py", "experiment=smoke", "n_per_class=4", f"outputs={tmp_path}")
+    done = script(MEASURE, "experiment=smoke", "n_per_class=4", f"outputs={tmp_path}")
     assert done.returncode == 1
     assert done.stderr.startswith("error: the sweep is not finished: fashion_mnist_embedded/mlp/n4 lacks 3 of 3")
     assert "Traceback" not in done.stderr

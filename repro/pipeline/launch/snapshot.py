@@ -26,7 +26,7 @@ def snapshot(folder: Path) -> Path:
     shutil.copytree(
         PACKAGE,
         fresh / PACKAGE.name,
-        ignore=shutil.ignore_patterns("__pycache__"),
+        ignore=shutil.ignore_patterns("__pycache__", "conf"),  # jobs have their tasks and compose nothing
         copy_function=shutil.copyfile,  # without its date
         ignore_dangling_symlinks=True,  # the locks of editors
     )
