@@ -75,7 +75,8 @@ class Checkpoint:
         self.seconds_before = 0.0  # that earlier attempts took, as far as they are in what was read
         self._most = min(MOST_BYTES, shutil.disk_usage(folder).free / 2)
         self._begun = self._written_at = time.monotonic()
-        self._spent, self._written = 0.0, 0  # seconds and bytes of this attempt
+        self._spent = self._waited = 0.0  # seconds of this attempt: in all, and those until products were written
+        self._written = 0  # bytes of products
         self._broken = False
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
@@ -132,7 +133,8 @@ class Checkpoint:
         elif due:
             start = time.monotonic()
             self.flush()
-            self._spent += time.monotonic() - start
+            waited = time.monotonic() - start
+            self._spent, self._waited = self._spent + waited, self._waited + waited
 
     def flush(self) -> None:
         """Begin to write what waits in memory."""
@@ -146,6 +148,7 @@ class Checkpoint:
             }
             self._forget()
             self._write(path, arrays, {})
+            self._written += arrays["products"].nbytes
             self._on_disk += arrays["products"].nbytes
 
     def wait(self) -> None:
@@ -208,7 +211,7 @@ class Checkpoint:
 
     def _affordable(self, size: int) -> bool:
         """Whether there is time and room to write so many bytes."""
-        took = self._spent / self._written * size if self._written else 0.0
+        took = self._waited / self._written * size if self._written else 0.0
         in_time = self._spent + took <= SHARE * (time.monotonic() - self._begun) + GRACE
         return in_time and self._on_disk + size <= self._most and not self._broken
 
@@ -217,7 +220,6 @@ class Checkpoint:
         self.wait()
         self._written_at = time.monotonic()
         seconds = self.seconds_before + self._written_at - self._begun
-        self._written += sum(array.nbytes for array in arrays.values())
         self._writing = self._writer.submit(self._save, path, arrays, {"seconds": seconds, **provenance})
 
     def _save(self, path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, float]) -> None:

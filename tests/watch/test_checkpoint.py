@@ -156,6 +156,20 @@ def test_what_is_slow_to_write_or_large_is_not_kept(tmp_path, monkeypatch, caplo
     assert not list((tmp_path / "time").iterdir())
 
 
+def test_a_part_of_a_few_bytes_says_nothing_of_how_fast_the_disk_is(tmp_path):
+    """Class means come to a few numbers, and took no writing; the products of the spectrum after them are kept."""
+    V = vectors(2, size=500_000)
+    made = Checkpoint(tmp_path, ONE, seconds=1e9)
+    made.part(1)
+    made.keep(V[:, :1], -V[:, :1])
+    made.finish({"found": V[:1].numpy()})
+    made.part(2)
+    made.seconds = 0
+    made.keep(V[:, 1:], -V[:, 1:])
+    made.wait()
+    assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".part", ".products"]
+
+
 def test_a_full_disk_costs_the_checkpoint_and_not_the_measurement(tmp_path, monkeypatch, caplog):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
