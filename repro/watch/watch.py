@@ -144,7 +144,8 @@ class Watch:
             self._asked = self._asked or f"time_limit of {self.time_limit:g} s"
         if self._asked:
             of = f" of about {planned}" if (planned := self._planned()) else ""
-            self.stopped = self.stopped or f"{self._asked}, after {self.products}{of} products"
+            after = f", after {self.products}{of} products" if self.products or planned else ""
+            self.stopped = self.stopped or f"{self._asked}{after}"
             raise Stopped(self.stopped)
 
     def product(self, A: LinearOperator, V: Tensor) -> Tensor:  # [P, K] -> [P, K]
