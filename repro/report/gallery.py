@@ -21,7 +21,8 @@ FILLED = "<!-- what follows is written by `make gallery` -->"
 def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path) -> None:
     """Write `page` (docs/gallery.md) and copy the PNGs drawn below `root` into the folder of its name beside it.
 
-    What stands in the page above the line `FILLED` is kept; below it then come the experiment's numbers too.
+    What stands in the page above the line `FILLED` is kept; below it then come the experiment's numbers too. Such a page
+    is of an experiment that takes long: of figures that are not drawn yet it says so, and shows the others.
 
     Raises:
         FileNotFoundError: a figure has not been drawn, or lacks results.
@@ -30,11 +31,16 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
         f"# Gallery\n\nAll figures of experiment {_plain(root.name)}, as `make reproduce` draws them. "
         "`make gallery` puts them here.\n"
     ]
-    if page.exists() and FILLED in (text := page.read_text(encoding="utf-8")):
+    kept = page.exists() and FILLED in (text := page.read_text(encoding="utf-8"))
+    if kept:
         parts = [f"{text.partition(FILLED)[0]}{FILLED}\n", *numbers(root)]
+    missing: list[str] = []
     for number, cells in figures.items():
         figure = find_figure(number)
         drawn = figure_path(root, figure).with_suffix(".png")
+        if kept and not drawn.exists():
+            missing.append(figure.number)
+            continue
         if not drawn.exists():
             raise FileNotFoundError(f"figure {figure.number} is not drawn yet ({drawn}); run `make figures` first")
         image = drawn.read_bytes()
@@ -45,6 +51,8 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
         title, folder = _plain(figure.title), quote(target.parent.name)
         link = f"![{title}]({folder}/{target.name})"
         parts.append(f"## Figure {figure.number}. {title}\n\n{link}\n\n{caption}\n{known}")
+    if missing:
+        parts.append(f"Not drawn yet: Figures {', '.join(missing)}.\n")
     write_atomically(page, lambda path: path.write_text("\n".join(parts), encoding="utf-8"))
 
 

@@ -52,8 +52,9 @@ def test_what_is_written_by_hand_is_kept_above_numbers_and_figures(root, cells, 
     page = tmp_path / "page.md"
     page.write_text(f"# By hand\n\nText.\n\n{FILLED}\nof last time\n")
     for _ in range(2):
-        write_gallery(root, {"3": cells}, page)
+        write_gallery(root, {"3": cells, "15": []}, page)
         text = page.read_text()
+        assert text.endswith("\nNot drawn yet: Figures 15.\n")
         assert text.startswith(f"# By hand\n\nText.\n\n{FILLED}\n\n## Numbers\n")
         assert text.count(FILLED) == text.count("## Figure 3.") == 1
         assert "of last time" not in text
