@@ -21,8 +21,8 @@ FILLED = "<!-- what follows is written by `make gallery` -->"
 def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path) -> None:
     """Write `page` (docs/gallery.md) and copy the PNGs drawn below `root` into the folder of its name beside it.
 
-    What stands in the page above the line `FILLED` is kept; below it then come the experiment's numbers too. Such a page
-    is of an experiment that takes long: of figures that are not drawn yet it says so, and shows the others.
+    What stands in the page above the line `FILLED` is kept; below it then come the experiment's numbers too. Such a
+    page is of an experiment that takes long: of figures that are not drawn yet it says so, and shows the others.
 
     Raises:
         FileNotFoundError: a figure has not been drawn, or lacks results.
