@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 from bench_eigenpairs import TOLERANCE
 from bench_eigenpairs import network as selected
+from bench_products import PEERS
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertForSequenceClassification, GPT2Config, GPT2LMHeadModel
@@ -38,7 +39,6 @@ from repro.storage.provenance import provenance
 
 K = 10  # eigenvalues
 LEADING_H, LEADING_G, TRACE_G = "10 leading eigenvalues of Hess", "10 leading eigenvalues of G", "trace of G"
-PEERS = {"curvlinops": "curvlinops-for-pytorch", "hessian_eigenthings": "hessian-eigenthings", "pyhessian": "PyHessian"}
 Answers = dict[str, Callable[[], Any]]  # by question; an eigenvalue or several, in any order
 
 
@@ -55,6 +55,14 @@ class Problem(NamedTuple):
         """As torch's losses take them: classes before positions."""
         found = self.call(model, x)
         return found.transpose(1, 2) if found.dim() == 3 else found
+
+    def arguments(self) -> dict[str, Any]:
+        """What our functions are told beside the model and its batches."""
+        return {"logits": self.call} | ({"loss": self.loss} if isinstance(self.loss, nn.MSELoss) else {})
+
+    def copy(self) -> Problem:
+        """A package may leave gradients behind."""
+        return self._replace(model=copy.deepcopy(self.model))
 
     def double(self) -> Problem:
         def to_double(x: Any) -> Any:
@@ -106,10 +114,7 @@ def problems(experiment: str) -> Iterator[Problem]:
 
 
 def ours(problem: Problem) -> Answers:
-    arguments: dict[str, Any] = {"logits": problem.call}
-    if isinstance(problem.loss, nn.MSELoss):
-        arguments["loss"] = problem.loss
-    model, data = problem.model, problem.batches
+    arguments, model, data = problem.arguments(), problem.model, problem.batches
     top = lambda matrix: repro.top(model, data, K, matrix=matrix, **arguments).eigenvalues  # noqa: E731
     return {
         LEADING_H: lambda: top("hessian"),
@@ -172,12 +177,9 @@ def pyhessian(problem: Problem) -> Answers:
 def truth(problem: Problem) -> dict[str, np.ndarray]:
     """Answers in float64."""
     exact = problem.double()
-    arguments: dict[str, Any] = {"logits": exact.call} | (
-        {"loss": exact.loss} if isinstance(exact.loss, nn.MSELoss) else {}
-    )
     found: dict[str, np.ndarray] = {}
     for question, matrix in ((LEADING_H, "hessian"), (LEADING_G, "gauss_newton")):
-        pairs = repro.top(exact.model, exact.batches, K, matrix=matrix, tolerance=1e-6, **arguments)  # type: ignore[arg-type]
+        pairs = repro.top(exact.model, exact.batches, K, matrix=matrix, tolerance=1e-6, **exact.arguments())  # type: ignore[arg-type]
         if not bool(pairs.converged.all()):
             raise RuntimeError(f"{problem.name}: no reference for the {question}")
         found[question] = pairs.eigenvalues.numpy()
@@ -206,14 +208,14 @@ def _trace(problem: Problem) -> float:
 
 def compare(problem: Problem, rounds: int) -> Iterator[dict[str, Any]]:
     """A row for each question and package; they take turns."""
-    packages = {"ours": ours(copy_of(problem))}
+    packages = {"ours": ours(problem.copy())}
     for name, make in (
         ("curvlinops", curvlinops),
         ("hessian_eigenthings", hessian_eigenthings),
         ("pyhessian", pyhessian),
     ):
         if importlib.util.find_spec(name):
-            packages[PEERS[name]] = make(copy_of(problem))
+            packages[PEERS[name]] = make(problem.copy())
         else:
             print(f"{PEERS[name]} is not installed: left out")
     expected = truth(problem)
@@ -245,11 +247,6 @@ def compare(problem: Problem, rounds: int) -> Iterator[dict[str, Any]]:
                 "refusal": row.get("refusal", ""),
                 "rounds": rounds,
             }
-
-
-def copy_of(problem: Problem) -> Problem:
-    """A package may leave gradients behind."""
-    return problem._replace(model=copy.deepcopy(problem.model))
 
 
 def main() -> None:

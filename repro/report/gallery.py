@@ -38,10 +38,10 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
     for number, cells in figures.items():
         figure = find_figure(number)
         drawn = figure_path(root, figure).with_suffix(".png")
-        if kept and not drawn.exists():
-            missing.append(figure.number)
-            continue
         if not drawn.exists():
+            if kept:
+                missing.append(figure.number)
+                continue
             raise FileNotFoundError(f"figure {figure.number} is not drawn yet ({drawn}); run `make figures` first")
         image = drawn.read_bytes()
         target = page.with_suffix("") / f"{figure.file_stem}.png"
