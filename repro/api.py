@@ -374,7 +374,7 @@ def class_structure(
     """
     network = Network(model, data, loss=loss, parameters=parameters, unpack=unpack, logits=logits)
     network.check_class_structure("class_structure")
-    chosen = None if classes is None else class_list(classes)
+    chosen = class_list(classes)
     C = network.classes if chosen is None else len(chosen)
     if (needed := C**2 * vector_bytes(network)) > memory_budget:
         raise ValueError(

@@ -251,12 +251,14 @@ def check_classes(y: Tensor, classes: int, chosen: Sequence[int] | None = None) 
         )
 
 
-def class_list(classes: Any) -> list[int]:
-    """Classes that were asked for, as a list.
+def class_list(classes: Any) -> list[int] | None:
+    """Classes that were asked for, as a list; None, which stands for all, stays None.
 
     Raises:
         ValueError: it is no list of different class indices.
     """
+    if classes is None:
+        return None
     try:
         found = [operator.index(c) for c in classes]
     except TypeError:

@@ -45,7 +45,7 @@ class ClassParts:
     def __init__(self, G: GaussNewton, classes: Sequence[int] | None = None):
         check_has_parts(G)
         self.G, self.examples, total = G, len(G.labels), G.probabilities.shape[1]
-        wanted = list(range(total)) if classes is None else class_list(classes)
+        wanted = class_list(classes) or list(range(total))
         check_range(wanted, total)
         self.classes = torch.tensor(wanted, device=G.device)
         mass = G.mass_of(self.classes).double()  # [C, all classes]

@@ -76,7 +76,7 @@ def cross_class_sums(
     target = _Target(model, parameters, entries)
     weights = {name: tensor.detach() for name, tensor in tensors_of(model).items()}
     prove(model, target.layout, weights, data, need="gradient", fast=False)
-    wanted, examples = None if classes is None else checks.class_list(classes), sum(len(y) for _, y in data)
+    wanted, examples = checks.class_list(classes), sum(len(y) for _, y in data)
     found: CrossClassSums | None = None
     with in_place(model, {}, target.names), evaluation(model):
         for c, x in by_class(data, wanted):

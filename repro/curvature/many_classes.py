@@ -63,7 +63,7 @@ def class_gram(
     """
     model, data = prepared(model, data)
     checks.check_deterministic(model)
-    wanted, counts = None if classes is None else checks.class_list(classes), _class_sizes(model, data)
+    wanted, counts = checks.class_list(classes), _class_sizes(model, data)
     if wanted is not None:
         checks.check_range(wanted, len(counts))
         counts = counts[wanted]

@@ -110,13 +110,8 @@ class RiskOperator(LinearOperator):
         self.cross_entropy()
         return torch.cat([logits.softmax(dim=1) for logits in self.outputs])
 
-    @cached_property
-    def mass(self) -> Tensor:  # [C, C]
-        """Probabilities added up by class and divided by N: the weights w_{c,c'} of the class structure."""
-        return self.mass_of(torch.arange(self.probabilities.shape[1], device=self.device))
-
     def mass_of(self, classes: Tensor) -> Tensor:  # [K] -> [K, C]
-        """The rows of `mass` of some classes."""
+        """Probabilities of the examples of each class, added up and divided by N: rows of the weights w_{c,c'}."""
         p = self.probabilities
         total, sizes = p.new_zeros(len(classes), p.shape[1]), [len(y) for _, y in self.data]
         for labels, some in zip(self.labels.split(sizes), p.split(sizes)):

@@ -31,7 +31,7 @@ class Settings(MemorySettings):
     classes: list[int] | None = None  # those whose means are taken, with all C logits in the loss; None: all (ours)
 
     def __post_init__(self) -> None:
-        self.classes = None if self.classes is None else class_list(self.classes)
+        self.classes = class_list(self.classes)
 
 
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
@@ -49,8 +49,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
             of the weights. C above is then K, in the order of `classes`, and cross_part has K (K − 1) eigenvalues; the
             means are those of all C classes at (c, c') with both chosen, see `ClassStructure`.
     """
-    chosen = settings.classes
-    budget = settings.means_bytes(network, None if chosen is None else len(chosen))
+    chosen, budget = settings.classes, settings.means_bytes(network)
     network.check_every_class(chosen)
 
     def of_decomposition(prefix: str) -> dict[str, np.ndarray]:

@@ -40,7 +40,7 @@ class Settings(LanczosSettings):
     def __post_init__(self) -> None:
         check_choice("knockout", self.knockout, Knockout)
         check_count("outliers", self.outliers, least=0)
-        self.classes = None if self.classes is None else class_list(self.classes)
+        self.classes = class_list(self.classes)
 
 
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
@@ -60,8 +60,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     and the weights are some of those that sum to one.
     """
     chosen, data = settings.classes, network.batches()
-    C = network.classes if chosen is None else len(chosen)
-    budget = settings.means_bytes(network, C)
+    C, budget = settings.classes_of(network), settings.means_bytes(network)
     network.check_every_class(chosen)
 
     def of_means() -> dict[str, np.ndarray]:
@@ -73,9 +72,8 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     arrays |= current().once(of_means, planned=False)
     of_sum = arrays.pop("sum")
     means = 3 * C**2 if settings.knockout == "projection" else 0  # the means, and their bases while they are made
-    matrix = "G and its knockouts"
-    memory = settings.memory(network, outliers=settings.outliers, held=means, matrix=matrix, classes=C)
-    settings.plan(network, 1 + len(SPANNED_PARTS), memory, C)
+    memory = settings.memory(network, outliers=settings.outliers, held=means, matrix="G and its knockouts")
+    settings.plan(network, 1 + len(SPANNED_PARTS), memory)
     G = network.matrix(GaussNewton, memory_budget=memory.graphs)
     full = settings.estimate(G, outliers=settings.outliers, classes=C, memory=memory)
     arrays |= full.arrays("full")

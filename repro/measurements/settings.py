@@ -73,13 +73,18 @@ class MemorySettings:
     # graphs, class and cross-class means (ours). What does not fit is taken in slices, by restarts, or computed anew
     memory_bytes: float = 8e9
 
-    def means_bytes(self, network: Network, classes: int | None = None) -> int:
-        """What is left for class and cross-class means of so many classes, by default all; they are taken in slices.
+    def classes_of(self, network: Network) -> int:
+        """Of how many classes the measurement is: of all, unless it has a setting `classes` and some were chosen."""
+        chosen = getattr(self, "classes", None)
+        return network.classes if chosen is None else len(chosen)
+
+    def means_bytes(self, network: Network) -> int:
+        """What is left for class and cross-class means; they are taken in slices.
 
         Raises:
             ValueError: nothing is left.
         """
-        vector, C, P = vector_bytes(network), network.classes if classes is None else classes, network.dim
+        vector, C, P = vector_bytes(network), self.classes_of(network), network.dim
         around, means = PROOF_VECTORS * vector, C**2 * vector
         if P < C**2:  # the means are kept whole, and a copy of them while P x P matrices are made
             result = kept = means + 16 * P**2
@@ -155,18 +160,15 @@ class LanczosSettings(MemorySettings):
         """Steps of each probe."""
         return max(self.usual_steps, 2 * classes) if self.steps is None else self.steps
 
-    def memory(
-        self, network: Network, *, outliers: int | None, held: int = 0, matrix: str = "", classes: int | None = None
-    ) -> Memory:
+    def memory(self, network: Network, *, outliers: int | None, held: int = 0, matrix: str = "") -> Memory:
         """How the memory is divided for spectra of a network with `outliers` eigenpairs (None: one for each class)."""
-        C = network.classes if classes is None else classes
+        C = self.classes_of(network)
         pairs, steps = C if outliers is None else outliers, self.lanczos_steps(C)
         return self.lanczos_memory(vector_bytes(network), steps=steps, pairs=pairs, held=held, matrix=matrix)
 
-    def plan(self, network: Network, spectra: int, memory: Memory, classes: int | None = None) -> None:
+    def plan(self, network: Network, spectra: int, memory: Memory) -> None:
         """Say to whoever watches how many spectra will be estimated."""
-        steps = self.lanczos_steps(network.classes if classes is None else classes)
-        products = usual_products(steps, self.probes)
+        products = usual_products(self.lanczos_steps(self.classes_of(network)), self.probes)
         current().plan(spectra, products, basis=memory.basis, vector=vector_bytes(network))
 
     def estimate(
