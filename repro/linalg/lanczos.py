@@ -154,8 +154,11 @@ def fast_lanczos(
     `start` is drawn from `seed` if it is not given; `orthogonal_to` and `scale` as in `lanczos`.
     """
     v = start if start is not None else random_unit_vector(A, torch.Generator().manual_seed(seed))
-    run = list(islice(recurrence(A, v, orthogonal_to=orthogonal_to, scale=scale), steps))
-    T = tridiagonal([step.alpha for step in run], [step.beta for step in run])
+    alpha, beta = [], []
+    for step in islice(recurrence(A, v, orthogonal_to=orthogonal_to, scale=scale), steps):  # its q is let go at once
+        alpha.append(step.alpha)
+        beta.append(step.beta)
+    T = tridiagonal(alpha, beta)
     values, Y = T.eigh()
     return Ritz(values, Y[0] ** 2, (T.beta[-1] * Y[-1]).abs())
 
