@@ -138,6 +138,25 @@ def test_a_worker_that_is_killed_is_named_with_its_log(tmp_path):
     assert not tasks.finished(task)
 
 
+def test_tasks_that_ran_when_a_worker_was_killed_are_run_again_alone_and_the_others_go_on(tmp_path):
+    """Two may be too much for the memory where each alone is not; and the innocent ones are not given up."""
+    overrides = ["experiment=smoke", "n_per_class=4,5,6", "training.epochs=1000", f"outputs={tmp_path}"]
+    pending = Experiment(overrides).stages()["sweep"]
+    assert len(pending) >= 3
+
+    def kill(workers):
+        while sum(log_path(task).exists() for task in pending) < 2:
+            time.sleep(0.01)
+        os.kill(next(iter(workers._pool._processes)), signal.SIGKILL)
+
+    with Workers(2) as workers:
+        killer = threading.Thread(target=kill, args=[workers])
+        killer.start()
+        workers.run(pending)
+        killer.join()
+    assert all(tasks.finished(task) for task in pending)
+
+
 def test_a_cell_of_which_every_training_diverged_is_not_retrained(backwards, tmp_path):
     shutil.copytree(backwards, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("smoke/runs/**/*.json"):

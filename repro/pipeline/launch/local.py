@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,6 +39,7 @@ WORKER_ENVIRONMENT = {  # read when a worker starts and loads torch
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+KILLED = "a worker process was killed (out of memory?)"
 
 
 class FailedTasksError(RuntimeError):
@@ -56,6 +58,7 @@ class Workers:
         self._count, self._device = count, device
         self._pool: ProcessPoolExecutor | None = None
         self._ready: Any = None  # how many workers have loaded what tasks need
+        self._workers = 0  # of the pool
 
     def __enter__(self) -> Workers:
         return self
@@ -85,22 +88,52 @@ class Workers:
             )
 
     def _failures(self, pending: Sequence[Task]) -> list[tuple[str, str]]:
-        """Name and reason of each task that failed."""
-        pool = self._pool = self._pool or self._start()
-        failures = []
-        with _progress(pending[0].stage, pending, lambda: self._ready.value > 0) as ended:
-            with _interrupts_held():
-                futures = {pool.submit(run_logged, task, self.threads(task, len(pending))): task for task in pending}
-            for future in as_completed(futures):
-                task = futures[future]
-                try:
-                    future.result()
-                except BrokenProcessPool:
-                    failures.append((task.name, f"a worker process was killed (out of memory?); log: {log_path(task)}"))
-                except Exception as error:
-                    failures.append((task.name, f"{type(error).__name__}: {error}; log: {log_path(task)}"))
-                ended(task)
+        """Name and reason of each task that failed.
+
+        Where a worker is killed, for memory say, the tasks that ran then are run again after all others, each alone.
+        """
+        failures, again = [], list[Task]()
+        with _progress(pending[0].stage, pending, lambda: self._ready is not None and self._ready.value > 0) as ended:
+            for todo, alone in ((pending, False), (again, True)):
+                for ran, error in self._ends(todo, alone=alone):
+                    if len(ran) > 1:
+                        again += ran
+                        continue
+                    (task,) = ran
+                    if error is not None:
+                        killed = isinstance(error, BrokenProcessPool)
+                        reason = KILLED if killed else f"{type(error).__name__}: {error}"
+                        failures.append((task.name, f"{reason}; log: {log_path(task)}"))
+                    ended(task)
         return failures
+
+    def _ends(self, pending: Sequence[Task], *, alone: bool) -> Iterator[tuple[list[Task], BaseException | None]]:
+        """Each task as it ends, with what it raised; all that ran when a worker was killed come together.
+
+        Raises:
+            FailedTasksError: the workers are killed before they begin.
+        """
+        waiting, running = deque(pending), dict[Future[None], Task]()
+        while waiting or running:
+            self._pool = self._pool or self._start()
+            with _interrupts_held(), contextlib.suppress(BrokenProcessPool):  # then those that run say it, too
+                while waiting and len(running) < (1 if alone else self._workers):
+                    future = self._pool.submit(run_logged, waiting[0], self.threads(waiting[0], len(pending)))
+                    running[future] = waiting.popleft()
+            broken = not running or any(_lost(future) for future in wait(running, return_when=FIRST_COMPLETED).done)
+            done = wait(running, return_when=ALL_COMPLETED if broken else FIRST_COMPLETED).done
+            lost = [running[future] for future in done if _lost(future)]
+            for future in done:
+                task = running.pop(future)
+                if not _lost(future):
+                    yield [task], future.exception()
+            if broken:
+                self._pool.shutdown()
+                self._pool = None
+                if self._ready.value == 0:
+                    raise FailedTasksError("the worker processes are killed before they begin (out of memory?)")
+            if lost:
+                yield lost, BrokenProcessPool()
 
     def threads(self, task: Task | type[Task], count: int) -> int:
         """Threads of a task that runs beside count − 1 others."""
@@ -114,7 +147,13 @@ class Workers:
         started, gpus = context.Value("i", 0), worker_gpus(self._device, self._count)
         self._ready = context.Value("i", 0)
         arguments = (started, self._ready, gpus)
+        self._workers = len(gpus)
         return ProcessPoolExecutor(len(gpus), mp_context=context, initializer=_begin, initargs=arguments)
+
+
+def _lost(future: Future[None]) -> bool:
+    """Whether a worker was killed while this ran."""
+    return future.done() and isinstance(future.exception(), BrokenProcessPool)
 
 
 def log_path(task: Task) -> Path:
