@@ -91,9 +91,11 @@ def selected_table(stored: Stored) -> Table:
     """The selected run of each cell beside its retraining; downloads as the table of all runs."""
     if stored.selected.empty:
         return table(pd.DataFrame())
+    trained = Counter(stored.runs[list(Cell._fields)].itertuples(index=False, name=None))
     rows = []
     for run in stored.selected.itertuples():
-        record = stored.retrained.get(Cell(run.data, run.model, run.n_per_class, run.seed), {})
+        cell = Cell(run.data, run.model, run.n_per_class, run.seed)
+        record = stored.retrained.get(cell, {})
         again = record.get("retrained_test_error")
         rows.append(
             {
@@ -101,7 +103,7 @@ def selected_table(stored: Stored) -> Table:
                 "network": run.model_title,
                 "n per class": run.n_per_class,
                 "seed": run.seed,
-                "learning rate": f"{run.lr:.3g} (k = {run.lr_index})",
+                "learning rate": f"{run.lr:.3g} (k = {run.lr_index}), of {trained[cell]} trained",
                 "test error": f"{run.test_error:.2%}",
                 "train error": f"{run.train_error:.2%}",
                 "retrained": "" if again is None else f"{again:.2%}",
