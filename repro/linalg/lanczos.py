@@ -184,10 +184,10 @@ def recurrence(
             expected = beta + alpha * inner(v, previous)
             check_pair(A, inner(w, previous), expected, norm(w) + abs(alpha) + beta)
         w = w - beta * previous
-        if orthogonal_to is not None:
-            w = orthogonalise(w, orthogonal_to)
         alpha = inner(w, v)
         w = w - alpha * v
+        if orthogonal_to is not None:  # last: what v has of U by rounding would grow by alpha / beta with each step
+            w = orthogonalise(w, orthogonal_to)
         scale, beta = max(scale, abs(alpha), beta), norm(w)
         yield Step(v, alpha, beta)
         if beta <= negligible(A.dtype, scale):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from repro.network import Network
 
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass

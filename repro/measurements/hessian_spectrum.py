@@ -19,7 +19,7 @@ from repro.watch import current
 if TYPE_CHECKING:
     from repro.network import Network
 
-VERSION = 2
+VERSION = 3
 ANY_LOSS = True
 MATRICES: dict[str, type[RiskOperator]] = {"hessian": Hessian, "gauss_newton": GaussNewton, "residual": HessianResidual}
 

@@ -1,11 +1,12 @@
 """The Lanczos identity, orthonormality, breakdown at the rank, and Algorithms 1 and 2."""
 
 import gc
+from itertools import islice
 
 import pytest
 import torch
 
-from repro.linalg.lanczos import basis_device, fast_lanczos, lanczos, slow_lanczos
+from repro.linalg.lanczos import basis_device, fast_lanczos, lanczos, recurrence, slow_lanczos
 from repro.linalg.operator import Dense
 from repro.linalg.probe import check_pair, inner, norm, random_unit_vector, random_vectors
 
@@ -81,6 +82,25 @@ def test_fast_lanczos_holds_a_few_vectors_whatever_the_steps():
     fast_lanczos(A, 30, orthogonal_to=torch.eye(P, dtype=torch.float64)[:2])
     assert len(alive) == 30
     assert max(alive) - alive[0] <= 4
+
+
+def test_what_was_taken_out_does_not_come_back_by_rounding():
+    """U is never an invariant space to the bit; G above the memory budget had eigenvalues of -0.65 of it."""
+    eigenvalues = torch.zeros(2000, dtype=torch.float64)
+    eigenvalues[:5], eigenvalues[5:305] = torch.linspace(0.6, 0.8, 5), torch.logspace(-4, -1, 300)
+    A = Dense(eigenvalues.diag())
+    near = torch.eye(2000, 5, dtype=torch.float64)
+    near += 1e-4 * torch.randn(2000, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 2000**0.5
+    U = torch.linalg.qr(near).Q.T.contiguous()
+    steps = list(islice(recurrence(A, start_of(A), orthogonal_to=U, scale=0.8), 100))
+    assert len(steps) == 100
+    assert max(float((U @ step.q).norm()) for step in steps) < 1e-12
+    values = fast_lanczos(A, 100, orthogonal_to=U, scale=0.8).values
+    complement = torch.eye(2000, dtype=torch.float64) - U.T @ U
+    exact = torch.linalg.eigvalsh(complement @ A.A @ complement)
+    assert exact[0] - 1e-9 <= values[0]
+    assert exact[-1] + 1e-9 >= values[-1]
+    torch.testing.assert_close(values[-1], exact[-1], rtol=1e-6, atol=0)
 
 
 def test_zero_matrix_takes_one_step():
