@@ -15,6 +15,7 @@ import pandas as pd
 from repro.figures import figure_path, find_figure
 from repro.report.stored import Stored
 from repro.storage.results import Cell
+from repro.storage.runs import by_cell
 
 SCALE = 0.55  # CSS pixels of a figure's pixel: its text is then as large as the page's
 
@@ -91,7 +92,7 @@ def selected_table(stored: Stored) -> Table:
     """The selected run of each cell beside its retraining; downloads as the table of all runs."""
     if stored.selected.empty:
         return table(pd.DataFrame())
-    trained = Counter(stored.runs[list(Cell._fields)].itertuples(index=False, name=None))
+    trained = by_cell(stored.runs)
     rows = []
     for run in stored.selected.itertuples():
         cell = Cell(run.data, run.model, run.n_per_class, run.seed)
@@ -103,7 +104,7 @@ def selected_table(stored: Stored) -> Table:
                 "network": run.model_title,
                 "n per class": run.n_per_class,
                 "seed": run.seed,
-                "learning rate": f"{run.lr:.3g} (k = {run.lr_index}), of {trained[cell]} trained",
+                "learning rate": f"{run.lr:.3g} (k = {run.lr_index}), of {len(trained.get(cell, ()))} trained",
                 "test error": f"{run.test_error:.2%}",
                 "train error": f"{run.train_error:.2%}",
                 "retrained": "" if again is None else f"{again:.2%}",

@@ -12,7 +12,7 @@ from repro.report.stored import Stored, load_stored
 from repro.report.verdicts import verdicts
 from repro.storage.files import write_atomically
 from repro.storage.results import Cell
-from repro.storage.runs import CELL_COLUMNS
+from repro.storage.runs import CELL_COLUMNS, by_cell
 
 Tables = Mapping[str, pd.DataFrame]  # by name
 
@@ -23,7 +23,12 @@ def show(stored: Stored, cells: Collection[Cell] | None = None) -> Tables:
     def wanted(cell: Cell | None) -> bool:
         return cells is None or cell in cells
 
-    networks = [_network(stored, run) for run in stored.selected.to_dict("records") if wanted(_cell(run))]
+    trained = by_cell(stored.runs)
+    networks = [
+        _network(stored, run, cell, trained[cell])
+        for run in stored.selected.to_dict("records")
+        if wanted(cell := Cell(*(run[column] for column in CELL_COLUMNS)))
+    ]
     measured = [
         {
             **(result.cell._asdict() if result.cell else {}),
@@ -41,14 +46,8 @@ def show(stored: Stored, cells: Collection[Cell] | None = None) -> Tables:
     return {"cells": cells_table, "measurements": measurements, "time": _time(cells_table, measurements)}
 
 
-def _cell(run: Mapping[str, Any]) -> Cell:
-    return Cell(*(run[column] for column in CELL_COLUMNS))
-
-
-def _network(stored: Stored, run: Mapping[str, Any]) -> dict[str, Any]:
+def _network(stored: Stored, run: Mapping[str, Any], cell: Cell, of_cell: pd.DataFrame) -> dict[str, Any]:
     """A cell's selected run, and what all its runs and the retraining took."""
-    cell = _cell(run)
-    of_cell = stored.runs[(stored.runs[CELL_COLUMNS] == list(cell)).all(axis=1)]
     retrained = stored.retrained.get(cell, {}).get("provenance", {})
     return {
         **cell._asdict(),

@@ -138,6 +138,11 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(io.BytesIO(text))
 
 
+def by_cell(runs: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
+    """The rows of each cell of what `table` gives."""
+    return {Cell(*cell): of_cell for cell, of_cell in runs.groupby(CELL_COLUMNS, sort=False)} if len(runs) else {}
+
+
 def at_edge_of_grid(runs: pd.DataFrame, selected: pd.DataFrame) -> list[str]:
     """The selected runs whose learning rate is the highest or the lowest of those tried: a better may lie beyond.
 
@@ -145,12 +150,10 @@ def at_edge_of_grid(runs: pd.DataFrame, selected: pd.DataFrame) -> list[str]:
         runs: what `table` gives.
         selected: the selected run of each cell, with the same columns.
     """
-    tried: dict[tuple[Any, ...], list[float]] = {}
-    for *cell, rate in runs[[*CELL_COLUMNS, "lr"]].itertuples(index=False, name=None) if len(runs) else ():
-        tried.setdefault(tuple(cell), []).append(rate)
+    tried = {cell: rows.lr.tolist() for cell, rows in by_cell(runs).items()}
     named = []
     for run in selected.itertuples():
-        rates = tried.get(tuple(getattr(run, column) for column in CELL_COLUMNS), [])
+        rates = tried.get(Cell(*(getattr(run, column) for column in CELL_COLUMNS)), [])
         if len(set(rates)) > 1 and (end := {min(rates): "lowest", max(rates): "highest"}.get(run.lr)):
             where = f"{run.data_title}, {run.model_title}, {run.n_per_class} per class"
             seed = f", seed {run.seed}" if run.seed else ""

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, ClassVar
@@ -120,8 +120,9 @@ class Workers:
                 while waiting and len(running) < (1 if alone else self._workers):
                     future = self._pool.submit(run_logged, waiting[0], self.threads(waiting[0], len(pending)))
                     running[future] = waiting.popleft()
-            broken = not running or any(_lost(future) for future in wait(running, return_when=FIRST_COMPLETED).done)
-            done = wait(running, return_when=ALL_COMPLETED if broken else FIRST_COMPLETED).done
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            if broken := not running or any(map(_lost, done)):
+                done = wait(running).done  # the others end with it
             lost = [running[future] for future in done if _lost(future)]
             for future in done:
                 task = running.pop(future)
