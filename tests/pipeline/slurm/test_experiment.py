@@ -81,7 +81,8 @@ def interrupted_wait_leaves_the_jobs_alone(root, words):
 
 def test_stock_hydra_launcher_with_an_array(outputs, local, monkeypatch):
     words = ["-m", "experiment=smoke", f"outputs={outputs}", "n_per_class=4", "lr_index=0,1"]
-    resources = [f"hydra.launcher.{key}" for key in ("timeout_min=5", "mem_gb=1", "cpus_per_task=1")]
+    # A training takes 0.9 GB, and counts twice while it starts a program (git): until then both are seen with the same pages.
+    resources = [f"hydra.launcher.{key}" for key in ("timeout_min=5", "mem_gb=3", "cpus_per_task=1")]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sbatch hands the environment on
     script("train.py", *words, "hydra/launcher=submitit_slurm", *resources)
     expected = {
