@@ -1,46 +1,18 @@
-"""What a network comes to in operations and bytes, and what its training costs on this device: counted, and timed."""
+"""What a network's training costs on this device: its steps and its evaluation, timed."""
 
 from __future__ import annotations
 
-import functools
-import json
 import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from repro.data import DataSet
-from repro.models import Architecture
 from repro.pipeline.cost import Throughput
-from repro.pipeline.trainings import NetworkSize, Trainings
+from repro.pipeline.trainings import Trainings
 from repro.training.block import EVALUATION_BATCH, Runs, initial_network, layout
 from repro.training.engines import ENGINES, at_once
 from repro.training.precision import repeatable
-
-
-def network_size(model: Architecture, data: DataSet) -> NetworkSize:
-    """What a network of an architecture for a data set comes to, counted by PyTorch without computing anything."""
-    settings = json.dumps(dict(model.settings), sort_keys=True)
-    return _size(model.builder, settings, data.channels, data.classes, data.side)
-
-
-@functools.lru_cache
-def _size(builder: str, settings: str, channels: int, classes: int, side: int) -> NetworkSize:
-    architecture = Architecture(builder, builder, builder, json.loads(settings))
-
-    def count(device: str) -> NetworkSize:
-        with torch.device(device), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network = architecture.build(channels=channels, classes=classes, side=side)
-            network.eval()(torch.zeros(1, channels, side, side))
-        return NetworkSize(counter.get_total_flops(), sum(tensor.nbytes for tensor in network.state_dict().values()))
-
-    with torch.random.fork_rng(devices=[]):
-        try:
-            return count("meta")  # shapes alone
-        except (RuntimeError, NotImplementedError):  # a network of a user may look at its numbers
-            return count("cpu")
 
 
 def calibrate(

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from repro.data import DataSet
 from repro.models import Architecture
+from repro.models.size import NetworkSize, network_size
 from repro.pipeline.grid import LearningRates
 from repro.storage import identity
 from repro.storage.results import Cell
 from repro.training import VERSION, Recipe
-
-
-class NetworkSize(NamedTuple):
-    """Of a network: operations of one image's pass, a multiplication and an addition being two, and bytes."""
-
-    flop: int
-    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -51,9 +45,7 @@ class Trainings:
     @cached_property
     def network_size(self) -> NetworkSize:
         """Of the network that is trained."""
-        from repro.pipeline.calibration import network_size  # the only part of a cell that takes torch
-
-        return network_size(self.model, self.data)
+        return network_size(self.model, channels=self.data.channels, classes=self.data.classes, side=self.data.side)
 
     @cached_property
     def network_and_data(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def interrupted_wait_leaves_the_jobs_alone(root, words):
 
 def test_stock_hydra_launcher_with_an_array(outputs, local, monkeypatch):
     words = ["-m", "experiment=smoke", f"outputs={outputs}", "n_per_class=4", "lr_index=0,1"]
-    # A training takes 0.9 GB, and counts twice while it starts a program (git): until then both are seen with the same pages.
+    # A training takes 0.9 GB, which counts twice while it starts a program (git) with its own pages.
     resources = [f"hydra.launcher.{key}" for key in ("timeout_min=5", "mem_gb=3", "cpus_per_task=1")]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sbatch hands the environment on
     script("train.py", *words, "hydra/launcher=submitit_slurm", *resources)
