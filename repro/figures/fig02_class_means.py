@@ -19,7 +19,7 @@ SMALLEST = 1e-12  # probability that the colours still tell apart
 
 
 def draw(results: Results) -> Figure:
-    """A row a network: weights, cosines of the class means, and of the cross-class means in two orders."""
+    """One row per network: weights, cosines of the class means, and of the cross-class means in two orders."""
     found = results.of("class_means")
     figure, axes = subplots(len(found), 4, width=PAGE, row_height=1.75)
     for line, result in zip(axes, found):

@@ -18,7 +18,7 @@ PAPER = (
 
 
 def draw(results: Results) -> Figure:
-    """A panel a layer: H, what is left without the class means, and the eigenvalues of H_class above."""
+    """One panel per layer: H, what is left without the class means, and the eigenvalues of H_class above."""
     return layer_grid(
         results.of("layer_features"),
         lambda result: len(result.arrays["layers"]),

@@ -19,7 +19,7 @@ PAPER = (
 
 
 def draw(results: Results) -> Figure:
-    """A row a cell: leading eigenvalues with knockouts, spread of the class means, and overlaps, by depth."""
+    """One row per cell: leading eigenvalues with knockouts, spread of the class means, and overlaps, by depth."""
     return cells_by_panels(results.of("layer_features"), (_knockouts, _ratio, _overlaps), widths=(2, 1, 1))
 
 

@@ -18,7 +18,7 @@ PAPER = (
 
 
 def draw(results: Results) -> Figure:
-    """A panel a layer: Delta, what is left within cross-classes, and the eigenvalues of the low-rank parts above."""
+    """One panel per layer: Delta, what is left within cross-classes; above, the eigenvalues of the low-rank parts."""
     return layer_grid(
         results.of("layer_errors"),
         lambda result: len(result.arrays["layers"]),

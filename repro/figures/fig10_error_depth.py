@@ -20,7 +20,7 @@ PAPER = (
 
 
 def draw(results: Results) -> Figure:
-    """A row a cell: leading eigenvalues with knockouts, angles of the class means, and the parts' traces, by depth."""
+    """One row per cell: by depth, leading eigenvalues with knockouts, angles of class means, traces of the parts."""
     return cells_by_panels(results.of("layer_errors"), (_knockouts, _cosines, _shares), widths=(2, 1, 1))
 
 

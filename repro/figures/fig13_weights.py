@@ -19,7 +19,7 @@ PAPER = (
 
 
 def draw(results: Results) -> Figure:
-    """A row a cell: leading singular values with knockouts, and how W lies to the class means, by depth."""
+    """One row per cell: leading singular values with knockouts, and how W lies to the class means, by depth."""
     return cells_by_panels(results.of("weights"), (_knockouts, _overlaps), widths=(2.2, 1))
 
 

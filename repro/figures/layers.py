@@ -1,4 +1,4 @@
-"""What the figures of layers share (Figures 7-13): a panel a layer, histograms of eigenvalues, curves over depth."""
+"""What the figures of layers share (Figures 7-13): one panel per layer, histograms of eigenvalues, curves by depth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def layer_grid(
     ylabel: str,
     row_height: float = 1.25,
 ) -> Figure:
-    """A panel a layer, wrapped after `COLUMNS`, one block of rows a cell; the legend stands above."""
+    """One panel per layer, wrapped after `COLUMNS`, one block of rows per cell; the legend stands above."""
     rows_of = [-(-layers(cell) // COLUMNS) for cell in cells]
     figure, axes = subplots(sum(rows_of), COLUMNS, row_height=row_height)
     used: list[Axes] = []
@@ -50,7 +50,7 @@ def layer_grid(
 def cells_by_panels(
     cells: Sequence[Result], panels: Sequence[Callable[[Axes, Result], None]], *, widths: Sequence[float]
 ) -> Figure:
-    """A row a cell, a column a panel; the first row has the legends."""
+    """One row per cell, one column per panel; the first row has the legends."""
     figure, axes = subplots(len(cells), len(panels), row_height=1.9)
     axes[0, 0].get_gridspec().set_width_ratios(widths)
     for row, cell in zip(axes, cells):
@@ -128,7 +128,7 @@ def top_by_depth(
     count: int,
     xlabels: Sequence[str],
 ) -> None:  # (label, colour, per layer [D] descending)
-    """The leading `count` eigenvalues of each layer as ticks, a column a series, the layers side by side.
+    """The leading `count` eigenvalues of each layer as ticks, one column per series, the layers side by side.
 
     The axis ends below the smallest of them in layers that have more; what a narrower layer has below is not drawn.
     """

@@ -23,7 +23,7 @@ PARTS = {
 
 
 def draw(results: Results) -> Figure:
-    """A row a network: what each part contributes to the eigenvalues of Hess and of G; overlaps; principal angles."""
+    """One row per network: parts of the eigenvalues of Hess and of G; overlaps; principal angles."""
     found = results.of("alignment")
     figure, axes = subplots(len(found), 4, width=PAGE, row_height=1.9)
     for line, result in zip(axes, found):

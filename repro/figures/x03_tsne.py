@@ -17,7 +17,7 @@ COLUMNS = 3  # panels in a row
 
 
 def draw(results: Results) -> Figure:
-    """A panel a network: δ_c (large) and δ_{c,c'} (small), coloured by c."""
+    """One panel per network: δ_c (large) and δ_{c,c'} (small), coloured by c."""
     found = results.of("class_means")
     columns = min(COLUMNS, len(found))
     figure, axes = subplots(-(-len(found) // columns), columns, width=PAGE * (columns + 1) / 4, row_height=2.1)

@@ -19,7 +19,7 @@ PARTS = {"companion_class_part": ("$G_1$, unweighted", "o"), "class_part": ("$G_
 
 
 def draw(results: Results) -> Figure:
-    """A panel a network: the C largest eigenvalues of Hess over those of G_1 and of G_class, by rank."""
+    """One panel per network: the C largest eigenvalues of Hess over those of G_1 and of G_class, by rank."""
     found = results.of("alignment")
     columns = min(COLUMNS, len(found))
     figure, axes = subplots(-(-len(found) // columns), columns, width=PAGE * max(columns, 2) / 4, row_height=2.2)

@@ -15,7 +15,7 @@ PARTS = {"class": "$G_{class}$", "cross": "$G_{cross}$", "same": "$G_{c=c'}$", "
 
 
 def draw(results: Results) -> Figure:
-    """A row a network: projections onto span{g_c}, principal angles, and shares of the eigenvalues, by epoch."""
+    """One row per network: projections onto span{g_c}, principal angles, and shares of the eigenvalues, by epoch."""
     found = results.of("alignment_dynamics")
     figure, axes = subplots(len(found), 3, width=PAGE, row_height=1.9)
     for line, result in zip(axes, found):

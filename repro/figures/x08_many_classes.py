@@ -17,7 +17,7 @@ SMALLEST = 1e-10  # eigenvalue over the largest that is more than rounding
 
 
 def draw(results: Results) -> Figure:
-    """A row a network: eigenvalues of G_class and G_cross by rank, and the cosines between class means."""
+    """One row per network: eigenvalues of G_class and G_cross by rank, and the cosines between class means."""
     found = results.of("class_means")
     figure, axes = subplots(len(found), 2, width=0.8 * PAGE, row_height=2.2)
     for line, result in zip(axes, found):

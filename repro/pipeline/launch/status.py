@@ -114,7 +114,7 @@ def _job_logs(s: Seen, submitted: Submitted) -> list[Path]:
 
 
 def _rows(stage: str, seen: Sequence[Seen]) -> list[str]:
-    """A row a cell; cells that are all done share one."""
+    """One row per cell; cells that are all done share one."""
     cells: dict[str, Counter[str]] = {}
     for task, state, _ in seen:
         cells.setdefault(_cell(task), Counter())[state] += 1

@@ -14,7 +14,7 @@ def names(tasks):
 
 @pytest.fixture
 def record(stages):
-    """Every stage submitted as one array of a task a job, the sweep in two passes."""
+    """Every stage submitted as one array of one task per job, the sweep in two passes."""
     arrays = {"sweep": ["7", "8"], "select": ["9"], "retrain": ["10"], "measure": ["11"], "figures": ["12"]}
     return [Submission(stage, names(stages[stage]), "logs", ids) for stage, ids in arrays.items()]
 

@@ -36,7 +36,7 @@ def test_outputs_of_any_name(toy_below, tmp_path, monkeypatch):
     (code,) = (toy.root / "slurm" / "code").iterdir()
     assert {str(code / "repro" / "pipeline" / "tasks.py")} == toy.codes()
     assert not list(tmp_path.rglob("X"))
-    assert len(list(toy.root.glob("slurm/jobs/*/*_log.out"))) == 6  # a job a stage
+    assert len(list(toy.root.glob("slurm/jobs/*/*_log.out"))) == 6  # one job per stage
 
 
 def test_jobs_that_die_before_python_starts_are_lost_and_their_log_is_shown(toy):
