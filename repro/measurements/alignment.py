@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repro.curvature.checks import class_list
 from repro.curvature.class_parts import ClassParts
-from repro.curvature.cross_class import SPANNED_PARTS, ClassGram
+from repro.curvature.cross_class import SpannedPart
 from repro.curvature.exact import exact_spectrum
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.many_classes import class_gram
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from repro.network import Network
 
 VERSION = 3
+COMPARED: tuple[SpannedPart, ...] = ("class", "cross")  # with eigenvectors; the same part has the span of class
 
 
 @dataclass
@@ -44,12 +47,12 @@ class EigenpairSettings(MemorySettings):
         """How the memory is divided while k eigenpairs are found and `held` vectors are there."""
         vector = vector_bytes(network)
         return self.lanczos_memory(
-            vector, steps=self.products(network.classes), pairs=k, held=held, matrix="Hess and G"
+            vector, steps=self.products(self.classes_of(network)), pairs=k, held=held, matrix="Hess and G"
         )
 
     def plan(self, network: Network, searches: int, memory: Memory) -> None:
         """Say to whoever watches how many times `largest` will be called."""
-        products = self.products(network.classes)
+        products = self.products(self.classes_of(network))
         current().plan(searches, products, basis=memory.basis, vector=vector_bytes(network))
 
     def largest(self, A: LinearOperator, k: int, *, classes: int, memory: Memory) -> Eigenpairs:
@@ -81,10 +84,13 @@ class Settings(EigenpairSettings):
     exact_limit: int = (
         EXACT_LIMIT  # examples times classes up to which G is taken by its exact spectrum; 0: never (ours)
     )
+    # Those with whose class and cross-class means they are compared, with all C logits in the loss; None: all (ours)
+    classes: list[int] | None = None
 
     def __post_init__(self) -> None:
         check_count("eigenvectors", self.eigenvectors, least=1)
         check_count("exact_limit", self.exact_limit, least=0)
+        self.classes = class_list(self.classes)
 
 
 def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
@@ -102,19 +108,32 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         hessian_gauss_newton_cosines [C]: the same between the top C eigenvectors of Hess and those of G.
         class_part [C], cross_part [C (C − 2)], companion_class_part [C]: eigenvalues of G_class, G_cross and G1.
         dim: P; a random vector overlaps with C directions by C / P.
+
+    Of K chosen `classes` the parts are what these classes and pairs of them contribute, see `ClassStructure`: 'within'
+    is all the rest of G, C above is K, and cross_part has K (K − 1) eigenvalues. G is then taken by Lanczos.
     """
-    model, data, C = network.model, network.batches(), network.classes
+    model, data, chosen, C = network.model, network.batches(), settings.classes, settings.classes_of(network)
     count = 2 * C if settings.eigenvectors is None else settings.eigenvectors
     means, memory = settings.means_bytes(network), settings.memory(network, count, held=C)
-    network.check_every_class()
+    network.check_every_class(chosen)
     for_exact = int(settings.memory_bytes) - 2 * C * vector_bytes(network)  # beside the leading C of both matrices
-    chosen = network.parameters
-    gram = class_gram(model, data, parameters=chosen, memory_budget=means)
-    companion = class_gram(model, data, parameters=chosen, memory_budget=means, companion=True)
+    parameters, like = network.parameters, next(model.parameters())
+
+    def of_means(companion: bool) -> dict[str, np.ndarray]:
+        gram = class_gram(model, data, parameters=parameters, memory_budget=means, companion=companion, classes=chosen)
+        if companion:
+            return {"companion_class_part": gram.eigenvalues("class").cpu().numpy()}
+        found = {f"{part}_part": gram.eigenvalues(part) for part in COMPARED}
+        precision = torch.finfo(like.dtype).eps
+        found |= {f"span_{part}": gram.orthonormal(part, precision).contiguous() for part in COMPARED}
+        return {name: value.cpu().numpy() for name, value in found.items()}
+
     arrays = current().found
-    arrays |= {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS[:2]}
-    arrays["companion_class_part"] = companion.eigenvalues("class").cpu().numpy()
-    exact = len(network.train.labels) * C <= settings.exact_limit
+    found = current().once(partial(of_means, False), planned=False)
+    spans = {part: torch.from_numpy(found.pop(f"span_{part}")).to(like.device) for part in COMPARED}
+    arrays |= found
+    arrays |= current().once(partial(of_means, True), planned=False)
+    exact = chosen is None and len(network.train.labels) * C <= settings.exact_limit
     settings.plan(network, 2, memory)
     top: dict[str, Tensor] = {}
 
@@ -126,32 +145,35 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         del A  # its graphs go before those of the next matrix are made
         if by_exact:
             del pairs
-            spectrum = exact_spectrum(model, data, parameters=chosen, knockouts=(), memory_budget=for_exact)
+            spectrum = exact_spectrum(model, data, parameters=parameters, knockouts=(), memory_budget=for_exact)
             found = _from_exact(spectrum, count)
         else:
             G = network.matrix(GaussNewton, memory_budget=memory.graphs)
-            found = described(pairs, G, gram)
+            found = described(pairs, ClassParts(G, chosen), spans)
             del pairs, G
         return {f"{name}_{key}": value for key, value in found.items()} | {"vectors": leading.cpu().numpy()}
 
     for name in ("hessian", "gauss_newton"):
         found = current().once(partial(of_matrix, name))
-        top[name] = torch.from_numpy(found.pop("vectors")).to(gram.weights.device)
+        top[name] = torch.from_numpy(found.pop("vectors")).to(like.device)
         arrays |= found
     arrays["hessian_gauss_newton_cosines"] = cosines(top["hessian"].T @ top["gauss_newton"]).cpu().numpy()
     arrays["dim"] = np.array(len(top["hessian"]))
     return arrays
 
 
-def described(pairs: Eigenpairs, G: GaussNewton, gram: ClassGram) -> dict[str, np.ndarray]:
-    """What `measure` returns of one matrix, of its largest eigenpairs."""
-    parts, C, precision = ClassParts(G), len(gram.weights), torch.finfo(G.dtype).eps
+def described(pairs: Eigenpairs, parts: ClassParts, spans: Mapping[SpannedPart, Tensor]) -> dict[str, np.ndarray]:
+    """What `measure` returns of one matrix, of its largest eigenpairs.
+
+    Args:
+        spans: coefficients [C², rank] of an orthonormal basis of each part's span, see `ClassGram.orthonormal`.
+    """
     found = {field: getattr(pairs, field) for field in ("eigenvalues", "residuals", "converged")}
     found |= {f"share_{part}": share for part, share in shares(pairs, parts).items()}
     rows = parts.coordinates(pairs.vectors)
-    for part in SPANNED_PARTS[:2]:
-        found[f"overlap_{part}"] = (gram.orthonormal(part, precision).T @ rows).square().sum(dim=0)
-    found["class_cosines"] = cosines(gram.orthonormal("class", precision).T @ rows[:, :C])
+    for part, span in spans.items():
+        found[f"overlap_{part}"] = (span.T @ rows).square().sum(dim=0)
+    found["class_cosines"] = cosines(spans["class"].T @ rows[:, : len(parts.classes)])
     return {key: value.cpu().numpy() for key, value in found.items()}
 
 

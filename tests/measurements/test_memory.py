@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_refused_with_the_number_and_the_setting(name, vect
         kind.measure(small, kind.settings(**settings, memory_bytes=vectors * vector_bytes(small)))
 
 
-@pytest.mark.parametrize("name", ["class_means", "gauss_newton_knockouts"])
+@pytest.mark.parametrize("name", ["class_means", "gauss_newton_knockouts", "alignment"])
 def test_too_many_classes_are_refused_with_the_setting_that_helps(name):
     """Inner products of the means of 150 classes, 16 GB; before anything is measured, for want of examples too."""
     kind = find_measurement(name)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import repro
+from repro.curvature.many_classes import class_gram
 from repro.curvature.risk import RiskOperator
 from repro.linalg.operator import Dense
 from repro.linalg.spectrum import spectrum
@@ -427,4 +428,27 @@ def test_what_was_made_is_not_made_again(problem, tmp_path):
         ).complete
     found = repro.spectrum(model, data, checkpoint=tmp_path / "kept", **SETTINGS)
     same(found, expected)
+    assert RiskOperator.counted - before == products + 3  # each attempt makes one to prove the checkpoint
+
+
+@pytest.mark.parametrize("classes", [None, [2, 0]], ids=["all classes", "two classes"])
+def test_an_alignment_takes_products_and_means_from_its_checkpoint(problem, tmp_path, monkeypatch, classes):
+    network, made = repro.Network(*problem), []
+
+    def counted(*args, **kwargs):
+        made.append(kwargs["companion"])
+        return class_gram(*args, **kwargs)
+
+    def measured(progress=False):
+        settings = MEASUREMENTS["alignment"] | {"classes": classes, "progress": progress}
+        return repro.measure("alignment", network, checkpoint=tmp_path / "kept", **settings)
+
+    before = RiskOperator.counted
+    expected = measured()
+    products, before = RiskOperator.counted - before, RiskOperator.counted
+    monkeypatch.setattr("repro.measurements.alignment.class_gram", counted)
+    for moment in (2, 7, products - 2):  # of Hess, and of G
+        assert not measured(Counter(moment)).complete
+    same(measured(), expected)
+    assert made == [False, True]
     assert RiskOperator.counted - before == products + 3  # each attempt makes one to prove the checkpoint
