@@ -14,7 +14,7 @@ from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.many_classes import class_gram
 from repro.measurements.alignment import EigenpairSettings, cosines
-from repro.measurements.dynamics import spread_epochs, stacked
+from repro.measurements.dynamics import epoch_by_epoch, spread_epochs
 from repro.measurements.settings import check_count
 from repro.watch import current
 
@@ -70,12 +70,4 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         found["class_cosines"] = cosines(seen)
         return {key: value.cpu().numpy() for key, value in found.items()} | {"dim": np.array(G.dim)}
 
-    arrays = current().found
-    rows: list[dict[str, np.ndarray]] = []
-    for count, epoch in enumerate(chosen, start=1):
-        row = current().once(partial(at_epoch, epoch))
-        arrays["dim"] = row.pop("dim")
-        rows.append(row)
-        arrays |= {name: stacked([row[name] for row in rows]) for name in row}
-        arrays["epochs"] = np.array(chosen[:count])
-    return arrays
+    return epoch_by_epoch(chosen, lambda epoch: current().once(partial(at_epoch, epoch)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -14,7 +15,7 @@ from repro.curvature.cross_class import SPANNED_PARTS
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.many_classes import class_gram
 from repro.measurements.settings import LanczosSettings, check_count
-from repro.spectra.record import Spectrum, stack
+from repro.spectra.record import stack
 from repro.watch import current
 
 if TYPE_CHECKING:
@@ -64,24 +65,16 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         found = {f"{part}_part": gram.eigenvalues(part).cpu().numpy() for part in SPANNED_PARTS}
         return found | {"own_share": (gram.weights.diagonal() / gram.weights.sum(dim=1)).cpu().numpy()}
 
-    arrays = current().found
-    rows: list[dict[str, np.ndarray]] = []
-    spectra: dict[str, list[Spectrum]] = {"gauss_newton": [], "within": []}
-    for count, epoch in enumerate(chosen, start=1):
+    def at_epoch(epoch: int) -> dict[str, np.ndarray]:
         model = network.at_epoch(epoch)
-        row = current().once(partial(of_means, model), planned=False)
+        found = current().once(partial(of_means, model), planned=False)
         G = network.matrix(GaussNewton, memory_budget=memory.graphs, model=model)
         of_G = settings.estimate(G, outliers=None, classes=C, memory=memory, whole=True)
         within = ClassParts(G).without(SPANNED_PARTS)
         of_within = settings.estimate(within, outliers=0, classes=C, memory=memory, whole=True)
-        spectra["gauss_newton"].append(of_G)
-        spectra["within"].append(of_within)
-        rows.append(row | {"loss": np.array(G.loss)})
-        arrays |= {name: stacked([row[name] for row in rows]) for name in rows[0]}
-        for name, found in spectra.items():
-            arrays |= stack(found, name)
-        arrays["epochs"] = np.array(chosen[:count])
-    return arrays
+        return found | {"loss": np.array(G.loss)} | of_G.arrays("gauss_newton") | of_within.arrays("within")
+
+    return epoch_by_epoch(chosen, at_epoch)
 
 
 def spread_epochs(network: Network, count: int | None) -> list[int]:
@@ -98,11 +91,10 @@ def spread_epochs(network: Network, count: int | None) -> list[int]:
     return [kept[i] for i in np.unique(np.linspace(0, len(kept) - 1, count).round().astype(int))]
 
 
-def stacked(rows: list[np.ndarray]) -> np.ndarray:
-    """Rows of one shape but for the last axis, as one array; zeros (False) where a Lanczos run ended early."""
-    if rows[0].ndim == 0:
-        return np.array(rows)
-    table = np.zeros((len(rows), *rows[0].shape[:-1], max(row.shape[-1] for row in rows)), dtype=rows[0].dtype)
-    for line, row in zip(table, rows):
-        line[..., : row.shape[-1]] = row
-    return table
+def epoch_by_epoch(epochs: Sequence[int], describe: Callable[[int], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What `describe` says of each checkpoint, along a first axis [T] as `stack` does it, and the epochs [T]."""
+    arrays, rows = current().found, list[dict[str, np.ndarray]]()
+    for count, epoch in enumerate(epochs, start=1):
+        rows.append(describe(epoch))
+        arrays |= stack(rows) | {"epochs": np.array(epochs[:count])}
+    return arrays

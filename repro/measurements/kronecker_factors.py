@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,10 +28,10 @@ from repro.curvature.layers import (
 )
 from repro.curvature.moments import Sharing
 from repro.linalg.operator import LinearOperator
+from repro.measurements.layer_features import layer_by_layer
 from repro.measurements.settings import LanczosSettings, Memory, check_choice, check_count
 from repro.spectra.broadening import wasserstein
 from repro.spectra.record import Spectrum
-from repro.watch import current
 
 if TYPE_CHECKING:
     from repro.network import Network
@@ -94,19 +94,17 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     if layers is not None and (unknown := [l for l in layers if not -len(names) <= l < len(names)]):
         raise ValueError(f"layers: there is no layer {unknown[0]}; the network has {len(names)}, counted from 0")
     positions = range(len(names)) if layers is None else sorted(range(len(names))[l] for l in layers)
-    arrays = current().found
-    curves: list[dict[str, np.ndarray]] = []
-    for l in positions:
-        stream = LayerStream(network.model, data, names[l])
+
+    def describe(layer: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        stream = LayerStream(network.model, data, layer)
         size = stream.nbytes()
         keep = size.samples <= settings.memory_bytes / 4
         memory = settings.layer_memory(size, keep=keep, classes=network.classes)
         samples, G = layer_matrix(stream, keep=keep, graphs=memory.graphs)
         spectra, curve = measure_layer(samples, G, network.classes, settings, memory)
-        curves.append(curve | {"layers": np.array(names[l]), "positions": np.array(l)})
-        arrays |= {f"layer{l}_{name}": values for name, values in spectra.items()}
-        arrays |= {name: np.array([curve[name] for curve in curves]) for name in curves[0]}
-    return arrays
+        return spectra, curve | {"positions": names.index(layer)}
+
+    return layer_by_layer(((l, names[l]) for l in positions), describe)
 
 
 def measure_layer(

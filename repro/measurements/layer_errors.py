@@ -40,7 +40,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     layers, sharing = network.layers(), settings.sharing
     settings.check_memory([len(weight) for weight in layer_weights(network.model, layers)])
     moments = error_moments(network.model, data, layers, sharing=sharing)  # type: ignore[arg-type]
-    return layer_by_layer(moments, lambda layer: describe(moments[layer]))
+    return layer_by_layer(enumerate(moments), lambda layer: describe(moments[layer]))
 
 
 def describe(moments: ErrorMoments) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,19 +61,25 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     layers = network.layers()
     settings.check_memory([weight[0].numel() for weight in layer_weights(network.model, layers)])
     moments = feature_moments(network.model, data, layers, sharing=settings.sharing)  # type: ignore[arg-type]
-    return layer_by_layer(moments, lambda layer: describe(moments[layer]))
+    return layer_by_layer(enumerate(moments), lambda layer: describe(moments[layer]))
 
 
 def layer_by_layer(
-    layers: Iterable[str], describe: Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
+    layers: Iterable[tuple[int, str]],
+    describe: Callable[[str], tuple[Mapping[str, Tensor] | Mapping[str, np.ndarray], Mapping[str, Any]]],
 ) -> dict[str, np.ndarray]:
-    """What `describe` says of each layer: spectra, as layer<l>_<name>, and other numbers, along a first axis [L]."""
+    """What `describe` says of each layer: spectra, as layer<l>_<name>, and other numbers, along a first axis [L].
+
+    Args:
+        layers: their numbers l and their names.
+    """
     arrays, curves = current().found, list[dict[str, Any]]()
-    for index, layer in enumerate(layers):
+    for index, layer in layers:
         may_stop()
         spectra, curve = describe(layer)
         curves.append({"layers": layer, **curve})
-        arrays |= {f"layer{index}_{name}": values.cpu().numpy() for name, values in spectra.items()}
+        for name, values in spectra.items():
+            arrays[f"layer{index}_{name}"] = values.cpu().numpy() if isinstance(values, Tensor) else values
         arrays |= {name: np.array([curve[name] for curve in curves]) for name in curves[0]}
     return arrays
 

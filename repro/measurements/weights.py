@@ -58,7 +58,7 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
         W = network.model.get_submodule(name).weight.detach().flatten(1).double()  # type: ignore[union-attr, operator]
         return describe(W, moments[name], network.weight_decay)
 
-    return layer_by_layer(moments, of_layer)
+    return layer_by_layer(enumerate(moments), of_layer)
 
 
 def describe(W: Tensor, moments: WeightMoments, decay: float) -> tuple[dict[str, Tensor], dict[str, float]]:  # W [O, D]

@@ -134,18 +134,22 @@ class Spectrum:
         return self.dim * self.moment(1)
 
 
-def stack(spectra: Sequence[Spectrum], name: str) -> dict[str, np.ndarray]:
-    """The arrays of one matrix's spectra at T checkpoints: those of `Spectrum.arrays` with a first axis T, but one dim.
+def stack(checkpoints: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of T checkpoints, such as those of `Spectrum.arrays`, with a first axis T, but one dim.
 
     Where a Lanczos run ended early rows are filled up with zeros, which carry no weight and have not converged.
     """
-    rows = [spectrum.arrays(name) for spectrum in spectra]
-    arrays = {key: _padded([row[key] for row in rows]) for key in rows[0] if rows[0][key].ndim}
-    return arrays | {f"{name}_dim": np.array(spectra[0].dim)}
+    first = checkpoints[0]
+    return {
+        name: first[name] if name.endswith("dim") else _padded([arrays[name] for arrays in checkpoints])
+        for name in first
+    }
 
 
 def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Arrays that differ in the length of their last axis, as one array; filled up with zeros (False)."""
+    if rows[0].ndim == 0:
+        return np.array(rows)
     table = np.zeros((len(rows), *rows[0].shape[:-1], max(row.shape[-1] for row in rows)), dtype=rows[0].dtype)
     for line, row in zip(table, rows):
         line[..., : row.shape[-1]] = row

@@ -47,7 +47,7 @@ def test_theorem_error_compares_group_means():
 def test_gap_change_looks_at_the_later_half():
     arrays = {
         "class_part": np.array([[1e-9, 1e-9], [1.0, 1.0], [150.0, 50.0], [15.0, 5.0]]),
-        **stack([Spectrum.exact([1.0], k=0)] * 4, "within"),
+        **stack([Spectrum.exact([1.0], k=0).arrays("within")] * 4),
         "gauss_newton_dim": np.array(1),
         "epochs": np.array([0, 10, 50, 100]),
     }

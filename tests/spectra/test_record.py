@@ -94,8 +94,10 @@ def test_eigenvalues_known_from_elsewhere():
 
 def test_checkpoints_of_different_length_are_stacked_and_read_back():
     short = Spectrum.exact([2.0], k=1)
-    arrays = stack([two_probes(), Spectrum(*(np.repeat(a, 2, axis=0) for a in (short.nodes, short.weights)),
-                    short.eigenvalues, short.residuals, short.converged, short.deflated, P)], "G")  # fmt: skip
+    short = Spectrum(*(np.repeat(a, 2, axis=0) for a in (short.nodes, short.weights)),
+                     short.eigenvalues, short.residuals, short.converged, short.deflated, P)  # fmt: skip
+    arrays = stack([{**found.arrays("G"), "loss": np.array(loss)} for found, loss in ((two_probes(), 0.5), (short, 2))])
+    np.testing.assert_array_equal(arrays["loss"], [0.5, 2])
     assert arrays["G_nodes"].shape == (2, 2, 4)
     assert arrays["G_dim"] == P
     check_same(Spectrum.from_arrays(arrays, "G", at=0), two_probes())
