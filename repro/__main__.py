@@ -7,21 +7,17 @@ python -m repro measure -m measurement=layer_features model=vgg11 n_per_class=10
 
 import os
 import sys
-from typing import Any
 
-from repro.pipeline import tasks
-from repro.pipeline.composition import claimed_config, run_application
+from repro.pipeline.composition import run_application
+from repro.pipeline.config import Config
 from repro.pipeline.experiment import measure_tasks
+from repro.pipeline.tasks import Task
 
 
-def measure(cfg: Any) -> None:
+def measure(config: Config) -> list[Task]:
     """Compute one measurement of one retrained network, or of your own weights; what is finished is skipped."""
     sys.path.append(os.getcwd())  # where my_module is
-    try:
-        for task in measure_tasks(claimed_config(cfg)):
-            tasks.run(task)
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(f"error: {error}")
+    return measure_tasks(config)
 
 
 if __name__ == "__main__":

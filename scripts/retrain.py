@@ -3,20 +3,14 @@
 python scripts/retrain.py model=mlp n_per_class=51
 """
 
-import sys
-
-from omegaconf import DictConfig
-
-from repro.pipeline import tasks
-from repro.pipeline.composition import claimed_config, run_application
+from repro.pipeline.composition import run_application
+from repro.pipeline.config import Config
 from repro.pipeline.experiment import retrain_task
+from repro.pipeline.tasks import Task
 
 
-def main(cfg: DictConfig) -> None:
-    try:
-        tasks.run(retrain_task(claimed_config(cfg)))
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(f"error: {error}")
+def main(config: Config) -> list[Task]:
+    return [retrain_task(config)]
 
 
 if __name__ == "__main__":

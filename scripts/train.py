@@ -6,20 +6,14 @@ python scripts/train.py -m experiment=embedded                        the whole 
 python scripts/train.py -m data=mnist n_per_class=10,13 hydra/launcher=submitit_slurm
 """
 
-import sys
-
-from omegaconf import DictConfig
-
-from repro.pipeline import tasks
-from repro.pipeline.composition import claimed_config, run_application
+from repro.pipeline.composition import run_application
+from repro.pipeline.config import Config
 from repro.pipeline.experiment import sweep_task
+from repro.pipeline.tasks import Task
 
 
-def main(cfg: DictConfig) -> None:
-    try:
-        tasks.run(sweep_task(claimed_config(cfg)))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+def main(config: Config) -> list[Task]:
+    return [sweep_task(config)]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import os
 import sys
@@ -33,6 +34,7 @@ from repro.measurements import MEASUREMENTS, find_measurement
 from repro.pipeline.config import CONF, Config, check_name
 from repro.pipeline.grid import sample_size
 from repro.pipeline.schema import schema_of, typed
+from repro.pipeline.tasks import Task, run
 from repro.storage.layout import claim_folder
 
 OF_EXPERIMENT = ("launch", "measurements", "figures")  # keys that do not depend on the cell
@@ -68,7 +70,7 @@ def config_of(cfg: DictConfig) -> Config:
     return typed(Config, plain | {"measurements": settings})
 
 
-def claimed_config(cfg: DictConfig) -> Config:
+def _claimed_config(cfg: DictConfig) -> Config:
     """The configuration of a command that is a Hydra application; its folder is made the experiment's.
 
     Raises:
@@ -80,11 +82,20 @@ def claimed_config(cfg: DictConfig) -> Config:
     return config
 
 
-def run_application(command: Callable[[DictConfig], None], config: str) -> None:
-    """Run a command with what conf/<config>.yaml and the command line come to, as a Hydra application.
+def run_application(tasks_of: Callable[[Config], Iterable[Task]], config: str) -> None:
+    """Do the tasks of what conf/<config>.yaml and the command line come to, as a Hydra application.
 
-    What is wrong with that configuration is told in one sentence.
+    What is wrong with that configuration, or goes wrong with a task, is told in one sentence.
     """
+
+    @functools.wraps(tasks_of)  # Hydra names the application by the file of this function
+    def command(cfg: DictConfig) -> None:
+        try:
+            for task in tasks_of(_claimed_config(cfg)):
+                run(task)
+        except (ValueError, RuntimeError, OSError) as error:
+            sys.exit(f"error: {error}")
+
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints the error itself, and exits
     sys.argv[1:] = own_weights(sys.argv[1:])
     try:
