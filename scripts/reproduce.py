@@ -26,6 +26,7 @@ from repro.pipeline.launch.hints import Hints
 from repro.pipeline.launch.local import Workers
 from repro.pipeline.launch.submissions import done_elsewhere, submitted_path
 from repro.pipeline.remembered import experiment_of
+from repro.pipeline.stages.select import mend_tables
 from repro.pipeline.tasks import COMPUTED, Stages, Task, finished, run, unfinished
 from repro.storage.files import check_folder
 from repro.storage.index import remembering
@@ -223,6 +224,7 @@ def show_stored(experiment: Experiment) -> None:
     from repro.report.stored import load_stored
     from repro.report.tables import show, write_tables
 
+    mend_tables(experiment.root)
     tables = show(load_stored(experiment.root), experiment.cells() if experiment.narrowed else None)
     print("\n".join(write_tables(experiment.root / "tables", "show", tables)))
 

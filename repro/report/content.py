@@ -97,14 +97,14 @@ def selected_table(stored: Stored) -> Table:
     for run in stored.selected.itertuples():
         cell = Cell(run.data, run.model, run.n_per_class, run.seed)
         record = stored.retrained.get(cell, {})
-        again = record.get("retrained_test_error")
+        again, of = record.get("retrained_test_error"), len(trained.get(cell, ()))
         rows.append(
             {
                 "data": run.data_title,
                 "network": run.model_title,
                 "n per class": run.n_per_class,
                 "seed": run.seed,
-                "learning rate": f"{run.lr:.3g} (k = {run.lr_index}), of {len(trained.get(cell, ()))} trained",
+                "learning rate": f"{run.lr:.3g} (k = {run.lr_index})" + (f", of {of} trained" if of else ""),
                 "test error": f"{run.test_error:.2%}",
                 "train error": f"{run.train_error:.2%}",
                 "retrained": "" if again is None else f"{again:.2%}",

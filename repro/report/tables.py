@@ -25,7 +25,7 @@ def show(stored: Stored, cells: Collection[Cell] | None = None) -> Tables:
 
     trained = by_cell(stored.runs)
     networks = [
-        _network(stored, run, cell, trained[cell])
+        _network(stored, run, cell, trained.get(cell))
         for run in stored.selected.to_dict("records")
         if wanted(cell := Cell(*(run[column] for column in CELL_COLUMNS)))
     ]
@@ -46,14 +46,14 @@ def show(stored: Stored, cells: Collection[Cell] | None = None) -> Tables:
     return {"cells": cells_table, "measurements": measurements, "time": _time(cells_table, measurements)}
 
 
-def _network(stored: Stored, run: Mapping[str, Any], cell: Cell, of_cell: pd.DataFrame) -> dict[str, Any]:
-    """A cell's selected run, and what all its runs and the retraining took."""
+def _network(stored: Stored, run: Mapping[str, Any], cell: Cell, of_cell: pd.DataFrame | None) -> dict[str, Any]:
+    """A cell's selected run, and what all its runs, if they are known, and the retraining took."""
     retrained = stored.retrained.get(cell, {}).get("provenance", {})
     return {
         **cell._asdict(),
         **{key: run[key] for key in ("lr_index", "lr", "test_error", "epochs")},
-        "trainings": len(of_cell),
-        "sweep_seconds": of_cell.seconds.sum(),
+        "trainings": None if of_cell is None else len(of_cell),
+        "sweep_seconds": None if of_cell is None else of_cell.seconds.sum(),
         "retrain_seconds": retrained.get("seconds"),
     }
 
@@ -62,9 +62,10 @@ def _time(cells: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
     """Pieces, seconds of computing and products by stage and measurement, the longest first."""
     rows: list[dict[str, Any]] = []
     if len(cells):
+        trainings, seconds = cells.trainings.dropna().sum(), cells.sweep_seconds.dropna().sum()
         retrained = cells.retrain_seconds.dropna()
         rows += [
-            {"stage": "sweep", "pieces": cells.trainings.sum(), "seconds": cells.sweep_seconds.sum()},
+            {"stage": "sweep", "pieces": int(trainings), "seconds": seconds},
             {"stage": "retrain", "pieces": len(retrained), "seconds": retrained.sum()},
         ]
     for name, of in measurements.groupby("measurement"):

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from repro.report.content import selected_table
 from repro.report.stored import load_stored
 from repro.report.tables import compare, show, write_tables
 
@@ -23,6 +24,18 @@ def test_a_cell_has_its_selected_run_and_what_it_took(root, cells):
     assert time.loc["measure hessian_spectrum", ["pieces", "seconds"]].tolist() == [2, 3.0]
     assert time.share.sum() == pytest.approx(1)
     assert time.index[0] == "sweep"
+
+
+def test_without_the_trainings_it_says_what_else_is_known(root):
+    """As where selected.csv was copied without runs.csv."""
+    stored = load_stored(root)._replace(runs=pd.DataFrame())
+    assert [row[4] for row in selected_table(stored).rows] == ["0.0333 (k = 1)"] * 2
+    tables = show(stored)
+    assert tables["cells"].test_error.notna().all()
+    assert tables["cells"][["trainings", "sweep_seconds"]].isna().all(axis=None)
+    assert tables["time"].set_index("stage").pieces.to_dict() == {
+        "sweep": 0, "retrain": 0, "measure hessian_spectrum": 2,
+    }  # fmt: skip
 
 
 def test_some_cells_alone(root, cells):

@@ -47,11 +47,10 @@ class Select(Task):
 
 
 def in_table(root: Path) -> list[tuple[Cell, int, Path]]:
-    """The trainings that runs.csv lists; all that are stored if it is damaged, and none if there is no table."""
-    path = root / "runs.csv"
-    if not path.exists():
+    """The trainings that runs.csv lists; all that are stored if it is damaged or lost, none without any table."""
+    if not any((root / name).exists() for name in TABLES):
         return []
-    table = stored(path, runs.read_table)
+    table = stored(root / "runs.csv", runs.read_table)
     if table is None:
         return runs.on_disk(root)
     listed = table[[*runs.CELL_COLUMNS, "lr_index"]].itertuples(index=False, name=None)
@@ -71,8 +70,7 @@ def write_tables(root: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[pd.Data
 
 
 def mend_tables(root: Path) -> None:
-    """Write both tables anew from the stored trainings where one of them is damaged."""
-    paths = [root / name for name in TABLES]
-    listed = in_table(root) if all(path.exists() for path in paths) else []
-    if listed and None in [stored(path, proven) for path in paths]:
+    """Write both tables anew from the stored trainings where one of them is damaged or lost."""
+    listed = in_table(root)
+    if listed and None in [stored(root / name, proven) for name in TABLES]:
         write_tables(root, runs.rows(listed))

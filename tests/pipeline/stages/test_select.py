@@ -5,7 +5,7 @@ from cells import small, store_outcomes
 
 from repro.pipeline import tasks
 from repro.pipeline.selection import MissingRunsError
-from repro.pipeline.stages.select import Select
+from repro.pipeline.stages.select import TABLES, Select, mend_tables
 from repro.storage.runs import read_table
 
 A, B = small(4), small(6, seed=1)
@@ -36,6 +36,19 @@ def test_a_part_of_the_grid_keeps_the_others(root):
     best = select(root, B)
     assert best[["n_per_class", "lr_index"]].values.tolist() == [[4, 1], [6, 2]]
     assert len(read_table(root / "runs.csv")) == 6
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_lost_table_is_made_anew_from_the_trainings(root, name):
+    mend_tables(root)  # nothing is selected yet
+    assert not (root / name).exists()
+    select(root, A, B)
+    before = {name: (root / name).read_bytes() for name in TABLES}
+    (root / name).unlink()
+    mend_tables(root)
+    assert {name: (root / name).read_bytes() for name in TABLES} == before
+    (root / "runs.csv").unlink()
+    assert len(select(root, B)) == 2  # a part of the grid keeps the others
 
 
 def test_a_missing_run_stops_it(root):
