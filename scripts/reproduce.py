@@ -91,7 +91,8 @@ def carry_out(
     if name in ("all", "figures", "report"):
         for line in experiment.left_out():
             print(line)
-    wanted = {s: tasks for s, tasks in stages.items() if name in ("all", "retry", s) or figure is not None}
+    of_figure = [s for s in stages if s != "sweep" or not experiment.config.missing_allowed]  # it takes what is there
+    wanted = {s: of for s, of in stages.items() if name in ("all", "retry", s) or (figure and s in of_figure)}
     if experiment.launch.kind == "slurm":
         on_slurm(name, stages, wanted, experiment, overrides, dry_run)
     elif name in ON_SLURM or dry_run:

@@ -104,11 +104,14 @@ def test_changed_settings_are_refused_for_runs_and_measured_again(finished, tmp_
 def test_a_missing_run_stops_the_selection_and_can_be_tolerated(finished, tmp_path):
     root, _ = finished
     shutil.copytree(root, tmp_path / "smoke")
-    (tmp_path / "smoke/runs/fashion_mnist_embedded/mlp/n4/lr001.json").unlink()
+    (tmp_path / "smoke/runs/fashion_mnist_embedded/mlp/n6/lr001.json").unlink()
     refused = reproduce("select", tmp_path, check=False)
-    assert "fashion_mnist_embedded/mlp/n4 lacks 1 of 3 learning rates (1)" in refused.stderr
-    reproduce("select", tmp_path, "missing_allowed=1")
-    assert len(read_table(tmp_path / "smoke/runs.csv")) == 5
+    assert "fashion_mnist_embedded/mlp/n6 lacks 1 of 3 learning rates (1)" in refused.stderr
+    before = times(tmp_path / "smoke")
+    for command in ("select", "fig3"):
+        reproduce(command, tmp_path, "missing_allowed=1")
+        assert len(read_table(tmp_path / "smoke/runs.csv")) == 5
+    assert times(tmp_path / "smoke") == before
 
 
 def test_selecting_in_a_part_of_the_grid_keeps_the_other_cells(finished, tmp_path):
