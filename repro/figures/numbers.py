@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from repro.figures.style import panel_letters
 
-COLUMNS = ("panel", "title", "series", "x", "y", "value")
+COLUMNS = ["panel", "title", "series", "x", "y", "value"]
 LARGEST_MATRIX = 20_000  # entries; a larger heat map is left out, its result file holds it
 
 
@@ -23,23 +23,23 @@ def drawn_numbers(figure: Figure) -> pd.DataFrame:
     Lines, markers, scatters, bars and heat maps are read; shading and grid lines are not.
     """
     panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>" and ax.axison]
-    parts = [part for letter, ax in zip(panel_letters(), panels) for part in _of_panel(letter, ax)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+    drawn = [series for letter, ax in zip(panel_letters(), panels) for series in _of_panel(letter, ax)]
+    if not drawn:
+        return pd.DataFrame(columns=COLUMNS)
+    *names, x, y, value = zip(*drawn)  # a table for each series would take longer than the rest of this
+    points = [len(of_series) for of_series in x]
+    columns = [np.repeat(np.array(name, dtype=object), points) for name in names]
+    columns += map(np.concatenate, (x, y, value))
+    return pd.DataFrame(dict(zip(COLUMNS, columns)))
 
 
-def _of_panel(letter: str, ax: Axes) -> Iterator[pd.DataFrame]:
+def _of_panel(letter: str, ax: Axes) -> Iterator[tuple[str, str, str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Panel, title and name of each series, and its points: x, y, value."""
     for number, (label, x, y, value) in enumerate(_series(ax), start=1):
         kept = np.isfinite(y) if value is None else np.isfinite(value)
-        yield pd.DataFrame(
-            {
-                "panel": letter,
-                "title": ax.get_title(),
-                "series": label if label and not label.startswith("_") else str(number),
-                "x": x[kept],
-                "y": y[kept],
-                "value": np.nan if value is None else value[kept],
-            }
-        )
+        values = np.full(len(y), np.nan) if value is None else value
+        name = label if label and not label.startswith("_") else str(number)
+        yield letter, ax.get_title(), name, x[kept], y[kept], values[kept]
 
 
 def _series(ax: Axes) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]]:

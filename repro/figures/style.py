@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
 from repro.spectra import exact
@@ -106,13 +107,10 @@ def panel_letters() -> Iterator[str]:
 def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Write `figure` as PDF and PNG (`path` without suffix), atomically; the same figure gives the same bytes."""
     # Dates and versions are left out, so that a redrawn figure only differs where its data do.
-    metadata: dict[str, dict[str, None]] = {
-        "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
-        "png": {"Software": None},
-    }
-    targets = {suffix: path.parent / f"{path.name}.{suffix}" for suffix in metadata}
-    with theme():
-        for suffix, target in targets.items():
-            write_atomically(target, partial(figure.savefig, format=suffix, metadata=metadata[suffix]))
-            figure.set_layout_engine("none")  # what it found holds for the other file, and takes as long as drawing
-    return list(targets.values())
+    no_dates, no_version = dict.fromkeys(("CreationDate", "ModDate", "Creator", "Producer")), {"Software": None}
+    pdf, png = (path.parent / f"{path.name}.{suffix}" for suffix in ("pdf", "png"))
+    with theme():  # savefig draws a figure that has a layout engine twice, the first time for the layout alone
+        write_atomically(pdf, partial(FigureCanvasPdf(figure).print_pdf, metadata=no_dates))
+        figure.set_layout_engine(None)  # what it found holds for the other file
+        write_atomically(png, partial(figure.savefig, format="png", metadata=no_version))
+    return [pdf, png]

@@ -24,6 +24,7 @@ MEASUREMENTS: tuple[str, ...] = ()
 PAPER = "The run with the best test error after the last epoch is kept. That the paper shows these curves is a guess."
 COLUMNS = 3  # panels in a row of the lower part
 MARKERS = "osD^v<>P"
+RUN = ["data", "model", "n_per_class", "lr_index"]  # the columns that name a run of the first seed
 
 
 def draw(results: Results) -> Figure:
@@ -41,8 +42,9 @@ def draw(results: Results) -> Figure:
     _legend(axes[0, 2], axes[0, 0])
     sizes = sorted(runs.n_per_class.unique())
     colors = dict(zip(sizes, sns.color_palette("viridis", len(sizes))))
+    runs = runs.merge(selected[RUN], how="left", indicator="kept")  # "both": the selected run of its cell
     for ax, (data, model) in zip(axes[1:].flat, lines):
-        _rates(ax, runs.query("data_title == @data and model_title == @model"), selected, colors)
+        _rates(ax, runs.query("data_title == @data and model_title == @model"), colors)
         ax.set_title(f"{data},\n{model}")
     keys = [Line2D([], [], color=color, marker=".", markersize=3, label=f"n = {n}") for n, color in colors.items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 8), handlelength=1)  # of all panels
@@ -90,13 +92,13 @@ def _legend(ax: Axes, of: Axes) -> None:
     ax.legend(*of.get_legend_handles_labels(), loc="center left", title="selected run of each cell")
 
 
-def _rates(ax: Axes, runs: pd.DataFrame, selected: pd.DataFrame, colors: Mapping[int, Any]) -> None:
+def _rates(ax: Axes, runs: pd.DataFrame, colors: Mapping[int, Any]) -> None:
     """Error against learning rate, one curve per size; rates at which a run of any size diverged are shaded."""
     for n in sorted(runs.n_per_class.unique()):
         color = colors[n]
         cell = runs[(runs.n_per_class == n) & ~runs.diverged.astype(bool)].sort_values("lr")
         ax.plot(cell.lr, cell.test_error, marker=".", markersize=3, color=color)
-        best = selected.merge(cell[["data", "model", "n_per_class", "lr_index"]])
+        best = cell[cell.kept == "both"]
         ax.plot(best.lr, best.test_error, "o", markersize=6, markerfacecolor="none", markeredgecolor=color)
     _shade_diverged(ax, runs)
     ax.set_xscale("log")
