@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from repro.curvature.cross_class import class_structure
 from repro.curvature.exact import exact_spectrum
-from repro.curvature.example_gradients import example_gradients
+from repro.curvature.example_gradients import ExampleGradients
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.hessian import Hessian, HessianResidual
 from repro.curvature.kfac import kfac_eigenvalues, kronecker_factors
@@ -122,8 +122,8 @@ def test_gradients_of_examples(device: torch.device, dtype: torch.dtype) -> None
     here, there = problem(), problem(device, dtype)
     u = torch.randn(40, 2, CLASSES, generator=torch.Generator().manual_seed(1))
     names = ["0.weight", "1.bias", "10.weight"]
-    expected = example_gradients(here.model, here.x, names, u.double())
-    assert_close(example_gradients(there.model, there.x, names, u.to(device, dtype)), expected, dtype)
+    expected = ExampleGradients(here.model, names)(here.x, u.double())
+    assert_close(ExampleGradients(there.model, names)(there.x, u.to(device, dtype)), expected, dtype)
 
 
 @pytest.mark.parametrize("budget", [1 << 22, 1 << 30])

@@ -176,6 +176,31 @@ class Transformer(nn.Module):
         return h @ self.tokens.weight[:C].T if self.head is None else self.head(h)
 
 
+class Padded(nn.Module):
+    """The mean over all places, of which torch's kernels for inference put out other values at the padded ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(7, 4, padding_idx=0), head(4)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 4, batch_first=True), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.tokens(x), src_key_padding_mask=x < 2).mean(dim=1))
+
+
+class SortsItsBatch(nn.Module):
+    """Layers that see the examples in the order of their first entry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = lin(), lin(5, 5), head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = x[:, 0].argsort()
+        h = torch.tanh(self.b(torch.tanh(self.a(x[order]))))
+        return self.head(h[order.argsort()])
+
+
 class Energy(nn.Module):
     """Logits from the gradient of an energy by the inputs, taken inside forward."""
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from repro.curvature.batches import Batches
 from repro.curvature.classifier import prepared
-from repro.curvature.exact import examine
-from repro.curvature.example_gradients import example_gradients
+from repro.curvature.exact import check_derivatives, examine
+from repro.curvature.example_gradients import ExampleGradients
 from repro.curvature.inputs import Inputs
 from repro.curvature.layers import capture
 from repro.curvature.parameters import Parameters, Selection
@@ -31,7 +31,7 @@ def gauss_newton_diagonal(model: nn.Module, data: Batches, *, parameters: Select
         model, data, parameters: as for `repro.curvature.gauss_newton.GaussNewton`.
 
     Raises:
-        ValueError: data or a model that `checks` refuses.
+        ValueError: data or a model that `checks` refuses; a network whose gradients are not its derivatives.
 
     >>> import torch
     >>> from torch import nn
@@ -44,12 +44,14 @@ def gauss_newton_diagonal(model: nn.Module, data: Batches, *, parameters: Select
     """
     model, batches = prepared(model, data)
     examples, layout = examine(model, batches), Parameters(model, parameters)
-    plain = plain_layers(model, examples.first, layout, examples.classes - 1)
+    check_derivatives(model, examples, layout)
+    plain = plain_layers(model, examples.few, layout, examples.classes - 1)
     layers = {layer.name: layer for layer in plain if layer.positions == 1}
     taken = {name for layer in layers.values() for name in layer.parameters}
     rest = [name for name in layout.names if name not in taken]
     own, like = dict(model.named_parameters()), next(model.parameters())
     found = {name: torch.zeros_like(own[name], dtype=torch.float64) for name in layout.names}
+    gradients = ExampleGradients(model, rest)
     numbers = sum(D + 2 * O for D, O in (layer.whole for layer in layers.values()))  # for each label
     numbers += 2 * sum(own[name].numel() for name in rest)
     for x, place in small_batches(examples.data, 8 * examples.classes * numbers, TEMPORARY[like.device.type]):
@@ -58,7 +60,7 @@ def gauss_newton_diagonal(model: nn.Module, data: Batches, *, parameters: Select
         if layers:
             _add_layers(found, model, x, list(layers), root, weights)
         if rest:
-            rows = example_gradients(model, x, rest, root.cotangents().to(like.dtype)).double()
+            rows = gradients(x, root.cotangents().to(like.dtype)).double()
             squares = torch.einsum("bk,bkp->p", weights, rows.square())
             for name, piece in zip(rest, squares.split([own[name].numel() for name in rest])):
                 found[name] += piece.view_as(own[name])

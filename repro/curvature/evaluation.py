@@ -61,9 +61,12 @@ class Differentiable(Rules):
                 "an embedding with max_norm changes its weights in the forward pass, so the network is no function of"
                 " its weights: scale the weights to that norm once, and set max_norm=None"
             )
-        if padding_idx is not None:
-            self.fixed.append((weight, padding_idx))
-        return F.embedding(input, weight, padding_idx)
+        found = F.embedding(input, weight)
+        if padding_idx is None:
+            return found
+        self.fixed.append((weight, padding_idx))
+        padding = input == padding_idx % len(weight)  # torch.vmap forgets padding_idx
+        return torch.where(padding[..., None], found.detach(), found)
 
 
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -149,6 +152,16 @@ def _without_cudnn() -> Iterator[None]:
 
 
 @contextmanager
+def _without_fast_attention() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
 def _uncached() -> Iterator[None]:
     depth, cache = parametrize._cache_enabled, parametrize._cache
     parametrize._cache_enabled, parametrize._cache = 0, {}
@@ -162,13 +175,15 @@ def _uncached() -> Iterator[None]:
 def evaluation(model: nn.Module, *modes: TorchFunctionMode) -> Iterator[Differentiable]:
     """Run the network so that its derivatives can be taken, first and second, and with `modes`, the last one first.
 
-    Attention is computed by its formula, as the fused kernels have no second derivative; autocast and TF32 are off, as
-    their rounding is not smooth; compiled functions are run as they are written; recurrent layers do without cuDNN.
+    Attention is computed by its formula, as the fused kernels have no second derivative, and those of encoder layers in
+    eval mode give other outputs at padding; autocast and TF32 are off, as their rounding is not smooth; compiled
+    functions are run as they are written; recurrent layers do without cuDNN.
     """
     device = next((tensor.device.type for tensor in model.parameters()), "cpu")
     with ExitStack() as stack:
         for context in (own_precision(device), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH)):
             stack.enter_context(context)
+        stack.enter_context(_without_fast_attention())
         if "torch._dynamo" in sys.modules:  # nothing is compiled where it was never imported
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if device == "cuda" and any(isinstance(module, nn.RNNBase) for module in model.modules()):

@@ -14,16 +14,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from repro.curvature import checks
 from repro.curvature.classifier import prepared
 from repro.curvature.cross_class import SPANNED_PARTS, Knockout
 from repro.curvature.eigen_parts import EigenParts
 from repro.curvature.evaluation import evaluation
-from repro.curvature.example_gradients import example_gradients
+from repro.curvature.example_gradients import ExampleGradients
 from repro.curvature.function import logits_of
-from repro.curvature.inputs import Inputs, one_row_each, take
+from repro.curvature.inputs import Inputs, join, one_row_each, split, take
+from repro.curvature.layers import SOME
+from repro.curvature.parameters import in_place, tensors_of
+from repro.curvature.proof import prove
 from repro.curvature.risk import Batches, Parameters, Selection
 from repro.curvature.row_gram import row_gram, small_batches
 from repro.curvature.row_plan import TEMPORARY, Plan, make_plan
@@ -57,9 +59,10 @@ class Examined(NamedTuple):
         return self.root.log_p.shape[1]
 
     @property
-    def first(self) -> Inputs:
-        """Inputs with a single row of logits."""
-        return take(one_row_each(take(self.data[0][0], slice(0, 1))), slice(0, 1))
+    def few(self) -> Inputs:
+        """The first examples, each with a single row of logits."""
+        x = self.data[0][0]
+        return join([take(one_row_each(one), slice(0, 1)) for one in split(take(x, slice(0, SOME)), 1)])
 
     @property
     def rows(self) -> int:
@@ -87,23 +90,24 @@ def exact_spectrum(
         memory_budget: bytes. At least 24 (N (C − 1))² are needed, or 24 P² where that is less.
 
     Raises:
-        ValueError: more memory is needed; data or a model that `checks` refuses; a knockout of another name.
+        ValueError: more memory is needed; data or a model that `checks` refuses; a network whose gradients are not its
+            derivatives, see `repro.curvature.proof`; a knockout of another name.
     """
     wanted = _checked(knockouts)
     model, batches = prepared(model, data)
     examples = examine(model, batches)
     layout = Parameters(model, parameters)
-    _check_dependence(model, examples.first, layout)
     by_parameters = layout.dim < examples.rows
     n, (N, C), device = min(layout.dim, examples.rows), examples.root.log_p.shape, examples.labels.device
     matrix = f"{n} parameters" if by_parameters else f"the inner products of {n} rows"
     _check_memory(dense_memory(n, C, device), memory_budget, matrix)
+    check_derivatives(model, examples, layout)
     weights = class_weights(examples.root.log_p, examples.labels)  # C² numbers
     if by_parameters:
         _say_memory(dense_memory(n, C, device), matrix)
         solved = _from_parameters(model, layout, examples, weights)
     else:
-        plan = make_plan(model, examples.first, layout, examples=N, classes=C, budget=memory_budget - 8 * n * n)
+        plan = make_plan(model, examples.few, layout, examples=N, classes=C, budget=memory_budget - 8 * n * n)
         _say_memory(max(dense_memory(n, C, device), 8 * n * n + plan.held + 4 * plan.temporary), matrix)
         solved = _from_rows(model, plan, examples, weights)
     return _record(solved, wanted, layout.dim, weights)
@@ -174,9 +178,10 @@ def _from_parameters(model: nn.Module, layout: Parameters, examples: Examined, w
     C, P, log_p = examples.classes, layout.dim, examples.root.log_p
     like = next(model.parameters())
     G, means = log_p.new_zeros(P, P), log_p.new_zeros(P, C * C)
+    gradients = ExampleGradients(model, layout.names)
     for x, place in small_batches(examples.data, 16 * (C - 1) * P, TEMPORARY[log_p.device.type]):
         root = SoftmaxRoot(log_p[place])
-        rows = example_gradients(model, x, layout.names, root.cotangents().to(like.dtype)).double()
+        rows = gradients(x, root.cotangents().to(like.dtype)).double()
         rows = (rows * (root.scale / len(log_p) ** 0.5)[:, :, None]).flatten(0, 1)  # [B (C-1), P]
         G.addmm_(rows.T, rows)
         means.addmm_(rows.T, mean_columns(root, examples.labels[place], weights).flatten(0, 1).flatten(1))
@@ -196,14 +201,18 @@ def _checked_finite(matrix: Tensor) -> Tensor:
     return matrix
 
 
-def _check_dependence(model: nn.Module, x: Inputs, layout: Parameters) -> None:
-    """Refuse parameters of which none enters the logits."""
-    state = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
-    chosen = {name: state[name].clone().requires_grad_() for name in layout.names}
-    with evaluation(model):
-        logits = functional_call(model, {**state, **chosen}, (x,))
+def check_derivatives(model: nn.Module, examples: Examined, layout: Parameters) -> None:
+    """Refuse parameters of which none enters the logits, and a network whose gradients are not its derivatives.
+
+    Raises:
+        ValueError: see `repro.curvature.proof`.
+    """
+    with in_place(model, {}, layout.names), evaluation(model):
+        logits = model(take(examples.few, slice(0, 1)))
     if not logits.requires_grad:
         raise ValueError(f"the model's output depends on none of the parameters {layout.names}")
+    weights = {name: tensor.detach() for name, tensor in tensors_of(model).items()}
+    prove(model, layout, weights, examples.data, need="gradient", fast=False)
 
 
 def _record(solved: EigenParts, knockouts: Sequence[str], dim: int, weights: ClassWeights) -> ExactSpectrum:

@@ -2,72 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from repro.curvature.evaluation import own_precision
+from repro.curvature import checks
+from repro.curvature.evaluation import evaluation
 from repro.curvature.inputs import Inputs, count, take
+from repro.curvature.parameters import in_place
 
-Logits = Callable[[Sequence[Tensor], Inputs], Tensor]  # the chosen weights, one example [...] -> [C]
+COMPARED = 2  # examples
 
 
-def example_gradients(model: nn.Module, x: Inputs, names: Sequence[str], cotangents: Tensor) -> Tensor:
-    """J_iᵀ u_{i,k} for each example i and each of its cotangents k, by the parameters `names` in that order, flattened.
+class ExampleGradients:
+    """J_iᵀ u_{i,k} for examples i and cotangents k of each, by the parameters `names` in that order, flattened.
 
     Each example gets a copy of these parameters of its own, so one backward pass keeps the examples of a batch apart;
     the other weights are not differentiated. `torch.func.vmap` runs the examples together. A network that it cannot
-    run, such as an LSTM, is run example by example.
-
-    Args:
-        x: of B examples, with one row of logits each.
-        cotangents: [B, K, C].
-
-    Returns:
-        [B, K, P'] for names of P' entries; zero where the logits do not depend on them.
+    run, such as an LSTM, or that has weights where `functional_call` does not reach them, is run example by example:
+    the first examples are taken both ways, and compared.
     """
-    fixed = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
-    weights = [fixed[name] for name in names]
 
-    def logits(own: Sequence[Tensor], example: Inputs) -> Tensor:
-        return functional_call(model, {**fixed, **dict(zip(names, own))}, (take(example, None),))[0]
+    def __init__(self, model: nn.Module, names: Sequence[str]):
+        self.model, self.names = model, list(names)
+        self.together: bool | None = None  # whether examples are run together; not known before the first call
 
-    with own_precision(cotangents.device.type), torch.enable_grad(), differentiable_attention():
+    def __call__(self, x: Inputs, cotangents: Tensor) -> Tensor:  # [B, K, C] -> [B, K, P']
+        """The gradients on B examples x with one row of logits each, by P' entries; zero where there is no gradient.
+
+        Raises:
+            ValueError: torch cannot differentiate the network.
+        """
+        if self.together is None:
+            some = slice(0, COMPARED)
+            self.together = self._agree(take(x, some), cotangents[some])
+        if self.together:
+            try:
+                return self._together(x, cotangents)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # it may take a way on these examples that it does not take on others
+                self.together = False
+        return self._one_by_one(x, cotangents)
+
+    def _agree(self, x: Inputs, cotangents: Tensor) -> bool:
         try:
-            return _rows(vmap(logits), weights, x, cotangents)
-        except (RuntimeError, ValueError):  # also raised by a network that is at fault itself: then raised again
-            each = [slice(i, i + 1) for i in range(count(x))]
-            return torch.cat([_rows(_single(logits), weights, take(x, i), cotangents[i]) for i in each])
+            found = self._together(x, cotangents)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # also of a network that is at fault itself: then the other way says so
+            return False
+        expected = self._one_by_one(x, cotangents)
+        return bool((found - expected).norm() <= torch.finfo(found.dtype).eps ** 0.5 * expected.norm())
+
+    def _together(self, x: Inputs, cotangents: Tensor) -> Tensor:
+        fixed = {name: t.detach() for name, t in [*self.model.named_parameters(), *self.model.named_buffers()]}
+        weights = [fixed[name].expand(count(x), *fixed[name].shape).requires_grad_() for name in self.names]
+
+        def logits(own: Sequence[Tensor], example: Inputs) -> Tensor:
+            return functional_call(self.model, {**fixed, **dict(zip(self.names, own))}, (take(example, None),))[0]
+
+        with evaluation(self.model):
+            return _rows(vmap(logits)(weights, x), weights, cotangents)
+
+    def _one_by_one(self, x: Inputs, cotangents: Tensor) -> Tensor:
+        own = dict(self.model.named_parameters())
+        leaves, rows = [own[name] for name in self.names], []
+        for i in range(count(x)):
+            with in_place(self.model, {}, self.names), evaluation(self.model):
+                logits = self.model(take(x, slice(i, i + 1)))
+                rows.append(_rows(logits, leaves, cotangents[i : i + 1]))
+        return torch.cat(rows)
 
 
-def _single(logits: Logits) -> Logits:
-    """The same for a batch of one example."""
-    return lambda own, x: logits([weight[0] for weight in own], take(x, 0))[None]
-
-
-def _rows(logits: Logits, weights: Sequence[Tensor], x: Inputs, cotangents: Tensor) -> Tensor:  # -> [B, K, P']
-    leaves = [weight.expand(count(x), *weight.shape).requires_grad_() for weight in weights]
-    output = logits(leaves, x)  # [B, C]
+def _rows(logits: Tensor, leaves: Sequence[Tensor], cotangents: Tensor) -> Tensor:  # [B, C], [B, K, C] -> [B, K, P']
+    """Gradients by leaves that belong to a single example, or that each example has its own of, as their first axis."""
     B, K, _ = cotangents.shape
-    rows = output.new_zeros(B, K, sum(weight.numel() for weight in weights))
-    for k in range(K if output.requires_grad else 0):
+    rows = logits.new_zeros(B, K, sum(leaf.numel() for leaf in leaves) // B)
+    for k in range(K if logits.requires_grad else 0):
         keep = k + 1 < K
-        found = torch.autograd.grad(output, leaves, cotangents[:, k], retain_graph=keep, materialize_grads=True)
-        torch.cat([gradient.flatten(1) for gradient in found], dim=1, out=rows[:, k])
+        with checks.differentiable():
+            found = torch.autograd.grad(logits, leaves, cotangents[:, k], retain_graph=keep, materialize_grads=True)
+        torch.cat([gradient.detach().reshape(B, -1) for gradient in found], dim=1, out=rows[:, k])
     return rows
-
-
-@contextmanager
-def differentiable_attention() -> Iterator[None]:
-    """Attention in elementary operations: torch takes its fused inference kernel where vmap hides requires_grad."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

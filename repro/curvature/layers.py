@@ -22,13 +22,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, unfold
+from torch.utils._pytree import tree_leaves
 
 from repro.curvature import checks
 from repro.curvature.batches import Batches, checked_batches
 from repro.curvature.classifier import prepared
 from repro.curvature.evaluation import evaluation
 from repro.curvature.function import logits_of
-from repro.curvature.inputs import Inputs, Positions, count, take
+from repro.curvature.inputs import Inputs, Positions, count, join, take
 from repro.curvature.loss import errors as errors_of
 from repro.curvature.parameters import Parameters, in_place, tensors_of, unwrapped
 from repro.curvature.proof import prove
@@ -36,7 +37,9 @@ from repro.linalg.operator import LinearOperator
 
 log = logging.getLogger(__name__)
 
-Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+SOME = 8  # examples with which it is found out how layers are used
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]
 
 
 class Captured(NamedTuple):
@@ -109,14 +112,14 @@ def _executed(
     z: dict[str, Tensor] = {}
 
     def record(name: str) -> Hook:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
             if name in h:
                 raise ValueError(f"layer {name!r} is executed twice; its gradient is not of the form Σ_t delta_t ⊗ h_t")
             if len(output) != count(x):
                 raise ValueError(
                     f"layer {name!r} puts out {len(output)} rows for {count(x)} examples; it has no such form"
                 )
-            h[name] = _features(module, inputs[0].detach(), bias)
+            h[name] = _features(module, (inputs[0] if inputs else named["input"]).detach(), bias)
             z[name] = output
             return output.clone()  # what follows may work in place
 
@@ -153,19 +156,25 @@ def factored_layers(model: nn.Module, x: Inputs) -> dict[str, tuple[int, int, in
     """The layers of which Σ_t delta_t ⊗ h_t is the whole gradient, with their T, D and O; D counts the bias as a one.
 
     Left out are those that `capture` refuses, and those for whose weights that sum differs from autograd's gradient for
-    a random cotangent: tied weights, weights that are computed from others, layers whose output a hook changes.
+    a random cotangent: tied weights, weights that are computed from others, layers whose output a hook changes. And
+    those that see the examples in another order than they come in, as where a network sorts texts by their length.
 
     Args:
-        x: two or more inputs of the model; with one, an axis of length one could pass for the examples'.
+        x: some inputs of the model, of which the first are looked at.
     """
     model = unwrapped(model)
-    again = _executed_once(model, take(x, slice(0, 2)))
+    few = take(x, slice(0, SOME)) if count(x) > 1 else join([x, x])  # with one, an axis of one could be the examples'
+    turned = take(few, torch.arange(count(few) - 1, -1, -1, device=tree_leaves(few)[0].device))
+    there, back = (_executed_once(model, examples) for examples in (few, turned))
     own = dict(model.named_parameters())  # a weight that is shared comes once
-    found = {name: sizes for name, sizes in _executed_once(model, take(x, slice(0, 1))).items() if name in again}
-    found = {name: sizes for name, sizes in found.items() if f"{name}.weight" in own}
+    found = {
+        name: sizes
+        for name, (sizes, _) in _executed_once(model, take(x, slice(0, 1))).items()
+        if name in there and name in back and f"{name}.weight" in own and _in_order(there[name][1], back[name][1])
+    }
     if not found:
         return {}
-    with _executed(model, take(x, slice(0, 2)), list(found), bias=True, graph=True) as (logits, h, z):
+    with _executed(model, take(few, slice(0, 2)), list(found), bias=True, graph=True) as (logits, h, z):
         u = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
         used = {name: output for name, output in z.items() if output.requires_grad}
         delta = _pull_back(model, logits, used, u)
@@ -206,24 +215,34 @@ def check_errors(model: nn.Module, data: Sequence[tuple[Inputs, Tensor]], layers
     prove(model, Parameters(model, chosen), weights, data, need="gradient", fast=False)
 
 
-def _executed_once(model: nn.Module, x: Inputs) -> dict[str, tuple[int, int, int]]:
+def _in_order(norms: Tensor, of_turned: Tensor) -> bool:  # [B] both
+    """Whether the rows of a layer's output are those of the examples, by the norms of both orders of these."""
+    allowed = torch.finfo(norms.dtype).eps ** 0.5 * float(norms.max())
+    return torch.allclose(norms, of_turned.flip(0), rtol=0, atol=allowed)
+
+
+def _executed_once(model: nn.Module, x: Inputs) -> dict[str, tuple[tuple[int, int, int], Tensor]]:
+    """T, D and O of the layers that are executed once, on all examples, and the norm [B] of each row they put out."""
     modules = {name: module for name, module in model.named_modules() if _is_plain(module)}
-    outputs: dict[str, list[torch.Size]] = {name: [] for name in modules}
+    shapes: dict[str, list[torch.Size]] = {name: [] for name in modules}
+    norms: dict[str, Tensor] = {}
 
     def record(name: str) -> Hook:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            outputs[name].append(output.shape)
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
+            shapes[name].append(output.shape)
+            norms[name] = output.detach().flatten(1).norm(dim=1) if output.ndim > 1 else output.detach()
             return output
 
         return hook
 
     with _hooks({module: record(name) for name, module in modules.items()}):
         logits_of(model, x)
-    found: dict[str, tuple[int, int, int]] = {}
+    found: dict[str, tuple[tuple[int, int, int], Tensor]] = {}
     for name, module in modules.items():
-        if [shape[0] for shape in outputs[name]] == [count(x)]:
+        if [shape[0] for shape in shapes[name]] == [count(x)]:
             O, *inner = module.weight.shape
-            found[name] = (outputs[name][0][1:].numel() // O, math.prod(inner) + (module.bias is not None), O)
+            sizes = shapes[name][0][1:].numel() // O, math.prod(inner) + (module.bias is not None), O
+            found[name] = sizes, norms[name]
     return found
 
 
@@ -257,7 +276,7 @@ def _is_unusual(module: nn.Module) -> bool:
 
 @contextmanager
 def _hooks(hooks: dict[nn.Module, Hook]) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module, hook in hooks.items()]
     try:
         yield
     finally:

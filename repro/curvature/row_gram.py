@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from repro.curvature.example_gradients import example_gradients
+from repro.curvature.example_gradients import ExampleGradients
 from repro.curvature.inputs import Inputs, count, one_row_each, split
 from repro.curvature.layers import capture
 from repro.curvature.row_plan import Entries, Layer, Plan, capture_bytes
@@ -132,9 +132,10 @@ def _entry_rows(
     """Rows by gradients of single examples, where the parameters belong to no plain layer."""
     like, (N, C) = next(model.parameters()).detach(), root.log_p.shape
     rows = like.new_empty(N, C - 1, entries.chosen.stop - entries.chosen.start)
+    gradients = ExampleGradients(model, entries.parameters)
     for x, place in small_batches(data, C * entries.size * like.element_size(), temporary):
         cotangents = SoftmaxRoot(root.log_p[place]).cotangents().to(like.dtype)
-        rows[place] = example_gradients(model, x, entries.parameters, cotangents)[..., entries.chosen]
+        rows[place] = gradients(x, cotangents)[..., entries.chosen]
     return rows.flatten(0, 1)
 
 

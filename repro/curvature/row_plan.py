@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from repro.curvature.inputs import Inputs, join, take
+from repro.curvature.inputs import Inputs
 from repro.curvature.layers import factored_layers
 from repro.curvature.risk import Parameters
 
@@ -71,7 +71,7 @@ def make_plan(model: nn.Module, x: Inputs, layout: Parameters, *, examples: int,
     """Divide the parameters into passes over the data that take no more than `budget` bytes each.
 
     Args:
-        x: some inputs of the model.
+        x: some inputs of the model, with one row of logits each.
 
     Raises:
         ValueError: one output of a layer, or one entry of the rest, takes more.
@@ -111,7 +111,7 @@ def plain_layers(model: nn.Module, x: Inputs, layout: Parameters, rows: int) -> 
     if any(module.training for module in model.modules()):  # `capture` refuses these, though `checks` allows them
         return []
     found = []
-    for name, (T, D, O) in factored_layers(model, join([take(x, slice(0, 1))] * 2)).items():
+    for name, (T, D, O) in factored_layers(model, x).items():
         weight, bias = (f"{name}.{kind}" in layout.slices for kind in ("weight", "bias"))
         whole, inputs = (D, O), D - (model.get_submodule(name).bias is not None)
         columns = slice(0 if weight else inputs, D if bias else inputs)

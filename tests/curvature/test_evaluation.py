@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.curvature.exact import exact_spectrum
-from repro.curvature.example_gradients import example_gradients
+from repro.curvature.example_gradients import ExampleGradients
 from repro.curvature.hessian import Hessian
 
 
@@ -38,7 +38,7 @@ def tf32():
     [
         lambda model, x, y: Hessian(model, [(x, y)]) @ torch.ones(30),
         lambda model, x, y: exact_spectrum(model, [(x, y)]),
-        lambda model, x, y: example_gradients(model, x, ["1.weight"], torch.ones(len(x), 2, 3)),
+        lambda model, x, y: ExampleGradients(model, ["1.weight"])(x, torch.ones(len(x), 2, 3)),
     ],
     ids=["product", "exact spectrum", "gradients of examples"],
 )

@@ -9,6 +9,8 @@ from torch.nn.utils import parametrizations, parametrize
 from zoo import SHAPES, C, Net, conv, head, lin, mlp, weights
 
 from repro.curvature.derivatives import DoubleBackward, Intercepted
+from repro.curvature.diagonal import gauss_newton_diagonal
+from repro.curvature.exact import exact_spectrum
 from repro.curvature.gauss_newton import GaussNewton
 from repro.curvature.gradients import cross_class_sums
 from repro.curvature.hessian import Hessian, HessianResidual
@@ -45,6 +47,8 @@ VECTORS = {
     "one layer twice": lambda: Net(lambda n, x: n.head(n.a(n.a(x).tanh()).tanh()), a=lin(6, 6), head=head(6)),
     "a parameter that is not used": lambda: Net(lambda n, x: n.m(x), m=mlp(nn.Tanh()), extra=weights(2)),
     "frozen": lambda: zoo.frozen(mlp(nn.Tanh())),
+    "layers called by keyword": lambda: Net(lambda n, x: n.head(input=n.a(input=x).tanh()), a=lin(), head=head()),
+    "examples sorted inside": zoo.SortsItsBatch,
     "in-place operations": lambda: Net(zoo.in_place, a=lin(), head=head()),
     "splines": lambda: Net(zoo.spline, W=weights(6, C, 5)),
     "hypernetwork": lambda: Net(zoo.hypernetwork, a=lin(6, 30), head=head()),
@@ -111,6 +115,7 @@ OTHERS = {
         "tokens",
         lambda: zoo.Transformer(tied=True, causal=True, norm_first=True, activation="gelu"),
     ),
+    "transformer with padding": ("tokens", zoo.Padded),
     "embedding with padding": ("tokens", lambda: zoo.token_mean(nn.Embedding(7, 5, padding_idx=0))),
     "embedding, sparse gradients": ("tokens", lambda: zoo.token_mean(nn.Embedding(7, 5, sparse=True))),
     "embedding, gradients by frequency": (
@@ -282,3 +287,38 @@ def test_what_torch_differentiates_to_something_else_is_refused(name, operator):
     assert "\n" not in str(caught.value)
     assert all(torch.equal(t, before[key]) for key, t in model.state_dict().items())
     assert not any(p.requires_grad is False for p in model.parameters())
+
+
+ROWS = [  # of G by gradients of single examples or by the layers' features and errors: each has its own way there
+    "tanh",
+    "temperature",
+    "hard-routed experts",
+    "layers called by keyword",
+    "examples sorted inside",
+    "transformer with padding",
+    "embedding with padding",
+    "embedding, sparse gradients",
+    "embedding, gradients by frequency",
+    "weight in a list",
+    "scripted",
+]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_rows_of_g_are_right(name):
+    inputs, build, _ = RIGHT[name]
+    model, x, y = built(build, inputs)
+    data = [(x[:5], y[:5]), (x[5:], y[5:])]
+    G = GaussNewton(model, data).dense()
+    torch.testing.assert_close(gauss_newton_diagonal(model, data), G.diagonal(), rtol=1e-8, atol=1e-12)
+    found = torch.from_numpy(exact_spectrum(model, data, knockouts=()).eigenvalues)
+    assert torch.linalg.norm(torch.linalg.eigvalsh(G).flip(0)[: len(found)] - found) <= 1e-8 * found[0]
+
+
+@pytest.mark.parametrize("name", ["straight-through", "reentrant checkpoint", "random numbers", "bfloat16 inside"])
+@pytest.mark.parametrize("function", [exact_spectrum, gauss_newton_diagonal])
+def test_rows_that_are_no_derivatives_are_refused(name, function):
+    inputs, build, sentence = REFUSED[name]
+    model, x, y = built(build, inputs)
+    with pytest.raises(ValueError, match=sentence):
+        function(model, [(x, y)])

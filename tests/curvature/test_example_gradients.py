@@ -9,8 +9,7 @@ from oracles import NETWORKS, dense_jacobian, tiny
 from torch import nn
 from torchvision import models
 
-from repro.curvature import example_gradients as module
-from repro.curvature.example_gradients import example_gradients
+from repro.curvature.example_gradients import ExampleGradients
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -19,7 +18,7 @@ def test_rows_are_those_of_the_jacobian(name):
     names = [name for name, _ in model.named_parameters()]
     cotangents = torch.randn(7, 2, 3, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
     expected = torch.einsum("bkc,bcp->bkp", cotangents, dense_jacobian(model, x))
-    torch.testing.assert_close(example_gradients(model, x, names, cotangents), expected)
+    torch.testing.assert_close(ExampleGradients(model, names)(x, cotangents), expected)
 
 
 class Recurrent(nn.Module):
@@ -42,39 +41,33 @@ ARCHITECTURES = {
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_architectures(name, monkeypatch):
+def test_architectures(name):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = ARCHITECTURES[name]().double().eval()
         x, u = torch.randn(3, 3, 16, 16, dtype=torch.float64), torch.randn(3, 1, 3, dtype=torch.float64)
-    alone = []
-    monkeypatch.setattr(module, "_single", partial(noting, alone, module._single))
     parameters = dict(model.named_parameters())
-    found = example_gradients(model, x, list(parameters), u)
-    assert bool(alone) == (name == "lstm")  # the others run together
+    gradients = ExampleGradients(model, list(parameters))
+    found = gradients(x, u)
+    assert gradients.together == (name != "lstm")
     for i in range(3):
         gradients = torch.autograd.grad(model(x[i : i + 1]), list(parameters.values()), u[i])
         expected = torch.cat([gradient.flatten() for gradient in gradients])
         torch.testing.assert_close(found[i, 0], expected, rtol=1e-9, atol=1e-12)
 
 
-def noting(calls, function, *arguments):
-    calls.append(arguments)
-    return function(*arguments)
-
-
 def test_some_parameters_in_the_order_asked_for():
     model, x, _ = tiny("mlp_bn")
     u = torch.ones(7, 1, 3, dtype=x.dtype)
-    both = example_gradients(model, x, ["3.weight", "0.bias"], u)
-    apart = [example_gradients(model, x, [name], u) for name in ("3.weight", "0.bias")]
+    both = ExampleGradients(model, ["3.weight", "0.bias"])(x, u)
+    apart = [ExampleGradients(model, [name])(x, u) for name in ("3.weight", "0.bias")]
     torch.testing.assert_close(both, torch.cat(apart, dim=2))
 
 
 def test_parameters_that_are_not_used_have_zero_rows():
     model, x, _ = tiny("tied")
     u = torch.ones(7, 2, 3, dtype=x.dtype)
-    assert (example_gradients(model, x, ["0.unused"], u) == 0).all()
+    assert (ExampleGradients(model, ["0.unused"])(x, u) == 0).all()
 
 
 def test_attention_is_left_as_it_was():
@@ -82,11 +75,11 @@ def test_attention_is_left_as_it_was():
     model, x, _ = tiny("attention")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        example_gradients(model, x, ["0.head.bias"], torch.ones(7, 1, 3, dtype=x.dtype))
+        ExampleGradients(model, ["0.head.bias"])(x, torch.ones(7, 1, 3, dtype=x.dtype))
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
 def test_a_fault_of_the_network_is_its_own():
     model, _, _ = tiny("mlp_bn")
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        example_gradients(model, torch.zeros(2, 9).double(), ["0.bias"], torch.ones(2, 1, 3).double())
+        ExampleGradients(model, ["0.bias"])(torch.zeros(2, 9).double(), torch.ones(2, 1, 3).double())
