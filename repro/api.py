@@ -19,6 +19,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -438,8 +439,8 @@ def _measure(
     if not measurement.any_loss:
         network.check_class_structure(name)
     chosen = make_settings(measurement.settings, settings, name)
-    if time_limit is not None and not time_limit > 0:
-        raise ValueError(f"time_limit is {time_limit}: a positive number of seconds is needed")
+    if time_limit is not None and not (isinstance(time_limit, Real) and time_limit > 0):
+        raise ValueError(f"time_limit is {time_limit!r}: a positive number of seconds is needed")
     if not (isinstance(progress, bool) or callable(progress)):
         raise TypeError(f"progress is {progress!r}: True, False or a function of a repro.watch.Progress is needed")
     start, device = time.perf_counter(), network.train.labels.device

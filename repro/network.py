@@ -233,12 +233,15 @@ def check_model(model: nn.Module) -> None:
     Raises:
         ValueError: it is in train mode, or some weight or statistic of batch norm is not finite.
     """
+    checks.check_initialised(model)
     checks.check_deterministic(model)
     if training := [name or "the model" for name, module in model.named_modules() if module.training]:
         raise ValueError(f"{training[0]} is in train mode: call model.eval() first")
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     checks.check_weights(parameters)
-    checks.check_weights(parameters | {name: b for name, b in model.named_buffers() if b.dtype.is_floating_point})
+    buffers = {name: b for name, b in model.named_buffers() if b.dtype.is_floating_point}
+    others = buffers.keys() - checks.statistics(model)  # an attention mask holds -inf
+    checks.check_weights(parameters | buffers | {name: buffers[name].new_empty(0) for name in others})
 
 
 def _read(data: Any, model: nn.Module, batch_size: int, unpack: Unpack | None, loss: LossLike) -> Examples:
@@ -260,8 +263,10 @@ def _check_outputs(model: nn.Module, batches: list[tuple[Inputs, Tensor]], loss:
     for x, y in batches:
         try:
             outputs = logits_of(model, x)
-        except (RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())[:300]
+        except (ValueError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a network raises what it likes
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise ValueError(f"the model does not take inputs of shape {describe(x)}: {reason}") from error
         loss.checked(outputs, y)
         classes = outputs[0].numel()

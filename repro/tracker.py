@@ -13,8 +13,9 @@ import inspect
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from numbers import Integral
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, Subset
 
 from repro.curvature.batches import is_batch
 from repro.curvature.class_parts import class_mean_span
@@ -85,8 +86,8 @@ class Tracker:
         Args:
             data: what curvature is averaged over, as for `repro.spectrum`.
             every: epochs that are not multiples of it are passed over.
-            examples: how many of a data set, or of tensors, are taken, evenly spread over them; a list of batches is
-                taken whole.
+            examples: how many of a data set, or of tensors, are taken, evenly spread over them; of a loader with a
+                sampler of its own, over what that draws. A list of batches is taken whole.
             outliers: how many of the largest eigenvalues; None: C, one for each class.
             tolerance: relative residual at which an eigenvalue counts as converged; its error is of second order in it.
             max_products: products that the search for them may take; None: 60, or 4 for each outlier.
@@ -232,7 +233,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 def spread(data: Any, examples: int) -> Any:
     """At most so many examples of a data set, a loader or a batch, evenly spread; other data as they are."""
     if isinstance(data, DataLoader) and data.batch_sampler is not None and hasattr(data.dataset, "__len__"):
-        chosen = spread(data.dataset, examples)
+        drawn = _drawn(data)
+        chosen = Subset(data.dataset, [drawn[i] for i in _places(len(drawn), examples)])
         return DataLoader(chosen, batch_size=data.batch_size or 64, collate_fn=data.collate_fn)
     if isinstance(data, Dataset) and hasattr(data, "__len__"):
         return Subset(data, _places(len(data), examples))
@@ -243,6 +245,21 @@ def spread(data: Any, examples: int) -> Any:
     if any(other != total for other in others):
         return data  # it is refused when it is read
     return take(batch, _places(total, examples))
+
+
+def _drawn(loader: DataLoader[Any]) -> Sequence[int]:
+    """Indices into its data set that a loader gives: all of them, in order, unless it has a sampler of its own."""
+    by_default = type(loader.batch_sampler) is BatchSampler
+    if by_default and type(loader.sampler) in (SequentialSampler, RandomSampler):
+        return range(len(loader.dataset))  # type: ignore[arg-type]
+    both: list[Any] = [loader.sampler, loader.batch_sampler]
+    samplers = [sampler for sampler in both if getattr(sampler, "generator", None)]
+    before = [sampler.generator.get_state() for sampler in samplers]
+    given = chain.from_iterable(loader.batch_sampler)  # type: ignore[arg-type]
+    drawn = list(islice(given, len(loader.dataset)))  # type: ignore[arg-type]  # some samplers never end
+    for sampler, state in zip(samplers, before):
+        sampler.generator.set_state(state)
+    return drawn
 
 
 def _places(total: int, wanted: int) -> list[int]:

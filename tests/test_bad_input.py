@@ -44,6 +44,17 @@ class Function(nn.Module):
         return self.function(self.body(x))
 
 
+class Subtracting(nn.Module):
+    def forward(self, x):
+        return x.sub_(1)
+
+
+class InInferenceMode(nn.Module):
+    @torch.inference_mode()
+    def forward(self, x):
+        return 2 * x
+
+
 # Models ---------------------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +138,35 @@ def test_what_is_no_network():
         repro.Network(nn.Flatten().eval(), (X, Y))
 
 
+def test_infinities_in_a_mask_are_no_weights():
+    model = network()
+    model.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+    repro.Network(model, (X, Y))
+
+
+def test_lazy_layers():
+    for lazy in (nn.LazyLinear(3), nn.Sequential(nn.Linear(4, 3), nn.LazyBatchNorm1d())):
+        with refused("weight' has no shape yet: run the model once on a batch"):
+            repro.Network(lazy.eval(), (X, Y))
+
+
+def test_complex_parameters():
+    model = network()
+    model.w = nn.Parameter(torch.ones(2, dtype=torch.cfloat))
+    with refused("'w' is torch.complex64.*use torch.view_as_complex"):
+        repro.Network(model, (X, Y))
+
+
+def test_inputs_that_the_network_changes():
+    with refused(r"changes its inputs in place.*x\.clone\(\)"):
+        repro.Network(nn.Sequential(Subtracting(), network()).eval(), (X.clone(), Y))
+
+
+def test_a_part_in_inference_mode():
+    with refused("Inference tensors cannot be saved for backward"):
+        repro.Network(nn.Sequential(InInferenceMode(), network()).eval(), (X, Y), parameters="1")
+
+
 def test_half_precision():
     with refused("'0.weight' is torch.bfloat16: convert the model to float32 or float64"):
         repro.Network(network().bfloat16(), (X.bfloat16(), Y))
@@ -201,8 +241,10 @@ def test_images_that_are_no_tensors():
 
 
 def test_inputs_of_another_shape():
-    with refused(r"does not take inputs of shape \[9, 3\]: .*cannot be multiplied"):
+    with refused(r"does not take inputs of shape \[9, 3\]: RuntimeError: .*cannot be multiplied"):
         repro.Network(network(), (X[:, :3], Y))
+    with refused(r"does not take inputs of shape \[9\]: IndexError: index out of range"):
+        repro.Network(nn.Sequential(nn.Embedding(8, 4), network()).eval(), (torch.arange(9), Y))
 
 
 # Operators ------------------------------------------------------------------------------------------------------------
@@ -294,8 +336,12 @@ def test_unknown_measurements_name_the_near_ones():
         ("kronecker_factors", {"layers": [0, 7]}, "layers: there is no layer 7; the network has 2, counted from 0"),
         ("kronecker_factors", {"layers": [-3]}, "there is no layer -3"),
         ("hessian_spectrum", {"spectra": ["train_hesian"]}, "spectra: 'train_hesian' is not"),
+        ("hessian_spectrum", {"spectra": "train_hessian"}, "spectra is 'train_hessian': a list is needed"),
+        ("hessian_spectrum", {"steps": "20"}, "steps is '20': a whole number is needed"),
+        ("gauss_newton_knockouts", {"seed": 0.5}, "seed is 0.5: a whole number is needed"),
+        ("dynamics", {"memory_bytes": "8GB"}, "memory_bytes is '8GB': a number is needed"),
     ],
 )
 def test_settings_that_a_measurement_does_not_know(name, settings, sentence):
-    with refused(sentence):
+    with refused(sentence, (ValueError, TypeError)):
         repro.measure(name, repro.Network(network(), (X, Y)), **settings)

@@ -10,7 +10,7 @@ import torch
 from oracles import dense_hessian, tiny
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, SubsetRandomSampler, TensorDataset
 
 import repro
 from repro.curvature.cross_class import class_structure
@@ -170,6 +170,25 @@ def test_some_of_the_data_evenly_spread():
     assert len(spread((x, y), 100)[0]) == len(spread(data, 100)) == 10
     batches = [(x, y)]
     assert spread(batches, 3) is batches
+
+
+class Endless(Sampler):
+    """Batches of the examples 1 and 2, for as long as one asks."""
+
+    def __iter__(self):
+        while True:
+            yield [1, 2]
+
+
+def test_of_a_loader_with_a_sampler_what_that_draws():
+    """As where it holds the validation data back."""
+    data = TensorDataset(torch.arange(10), torch.arange(10) % 2)
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    loader = DataLoader(data, batch_size=4, sampler=SubsetRandomSampler([1, 3, 5, 7], generator=generator))
+    assert sorted(torch.cat([x for x, _ in spread(loader, 10)]).tolist()) == [1, 3, 5, 7]
+    assert torch.equal(generator.get_state(), before)
+    assert {int(x) for x, _ in spread(DataLoader(data, batch_sampler=Endless()), 6).dataset} == {1, 2}
 
 
 def test_mistakes_get_a_sentence(problem):

@@ -98,6 +98,8 @@ def read_batch(batch: Any, unpack: Unpack | None = None) -> tuple[Inputs, Tensor
     if not _is_array(labels):
         raise TypeError(f"the labels of a batch are a {type(labels).__name__}: one tensor or numpy array is needed")
     x, y = as_tensors(inputs), as_tensors(labels)
+    if not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool):
+        y = y.long()  # to unsigned ones -100 is a class
     checks.check_first_axis(x, y)
     if unpack is None and isinstance(x, dict):
         _check_next_token(x, y)

@@ -49,17 +49,43 @@ def check_deterministic(model: nn.Module) -> None:
             )
 
 
+def check_initialised(model: nn.Module) -> None:
+    """Refuse lazy layers that have seen no input yet.
+
+    Raises:
+        ValueError: naming the first of their parameters.
+    """
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if nn.parameter.is_lazy(tensor):
+            raise ValueError(f"'{name}' has no shape yet: run the model once on a batch")
+
+
+def statistics(model: nn.Module) -> set[str]:
+    """Names of the running statistics of normalisation layers."""
+    return {
+        f"{name}.{key}" if name else key
+        for name, module in model.named_modules()
+        if isinstance(module, _NormBase)
+        for key in module._buffers
+    }
+
+
 def check_weights(parameters: dict[str, Tensor]) -> None:
     """Refuse weights that are no finite real vector of one dtype on one device.
 
     Raises:
-        ValueError: no parameters, several dtypes or devices, neither 32 nor 64 bits, weights made under
+        ValueError: no parameters, several dtypes or devices, neither 32 nor 64 bits, complex ones, weights made under
             torch.inference_mode, or non-finite ones.
     """
     if not parameters:
         raise ValueError("no parameters to differentiate: the model has none, or `parameters` selects none of them")
     first, p0 = next(iter(parameters.items()))
     for name, p in parameters.items():
+        if p.is_complex():
+            raise ValueError(
+                f"parameter '{name}' is {p.dtype}, and θ is a vector of real numbers: make torch.view_as_real(weight)"
+                " the parameter, and use torch.view_as_complex of it in forward"
+            )
         if (p.dtype, p.device) != (p0.dtype, p0.device):
             raise ValueError(
                 f"parameter '{name}' is {p.dtype} on {p.device}, but '{first}' is {p0.dtype} on {p0.device}:"

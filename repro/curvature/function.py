@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from repro.curvature import checks
 from repro.curvature.evaluation import evaluation
@@ -33,9 +34,15 @@ def check_fixed_function(model: nn.Module, x: Inputs) -> None:
     Raises:
         ValueError: the logits differ by more than half the working precision.
     """
+    before = tree_leaves(tree_map(torch.clone, x))
     first, again, alone = logits_of(model, x), logits_of(model, x), logits_of(model, take(x, slice(0, 1)))
     allowed = torch.finfo(first.dtype).eps ** 0.5 * float(first.abs().max().clamp(min=1))
     if not torch.allclose(first, again, rtol=0, atol=allowed):
+        if not all(map(torch.equal, before, tree_leaves(x))):
+            raise ValueError(
+                "the model's forward changes its inputs in place, so that each pass sees others: let it work on a copy,"
+                " x.clone(), or on the result of an operation that is not in place"
+            )
         raise ValueError(
             "the model's logits change between two passes over the same inputs, so there is no one curvature matrix:"
             " look for dropout or random numbers outside of nn.Module layers"
@@ -63,7 +70,7 @@ def check_gradients(
     instead = "remove it from the model, or leave it out: parameters=..."
     with in_place(model, {}, unmet):
         for x, _ in data:
-            with evaluation(model):
+            with evaluation(model), checks.differentiable():
                 logits = model(x)
             if logits.requires_grad:
                 with checks.differentiable():

@@ -85,6 +85,8 @@ class SoftCrossEntropy(LossOfLogits):
     name = "cross-entropy of soft labels"
 
     def __init__(self, label_smoothing: float = 0.0):
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}: a number from 0 to 1 is needed")
         self.label_smoothing = label_smoothing
 
     def checked(self, outputs: Tensor, y: Tensor) -> Tensor:  # [B, C], [B] or [B, C] -> [B, C]

@@ -20,7 +20,8 @@ class Parameters:
     """The chosen parameters of a network as one vector [P], in the order of `named_parameters`.
 
     `selection` is None (all of them), a prefix ("classifier" means 'classifier.*'), names, a predicate on names, or
-    "trainable": those with requires_grad. Otherwise `requires_grad` plays no part: what θ is, the selection says.
+    "trainable": those with requires_grad. Otherwise `requires_grad` plays no part: what θ is, the selection says. One
+    that is shared comes once, under the first of its names; a prefix or a name may be any of them.
 
     Attributes:
         names, shapes: of the parameters, in order.
@@ -32,10 +33,10 @@ class Parameters:
     """
 
     def __init__(self, model: nn.Module, selection: Selection = None):
+        checks.check_initialised(model)
         found = dict(model.named_parameters())
-        if lazy := [name for name, p in found.items() if isinstance(p, nn.parameter.UninitializedParameter)]:
-            raise ValueError(f"parameter '{lazy[0]}' has no shape yet: run the model once on a batch")
-        self.names = [name for name in found if name in _chosen(found, selection)]
+        chosen = _chosen(model, selection)
+        self.names = [name for name in found if name in chosen]
         self.shapes = [found[name].shape for name in self.names]
         checks.check_weights({name: found[name].detach() for name in self.names})
         ends = list(accumulate(shape.numel() for shape in self.shapes))
@@ -52,19 +53,23 @@ class Parameters:
         return {name: v[self.slices[name]].view(shape) for name, shape in zip(self.names, self.shapes)}
 
 
-def _chosen(found: Mapping[str, Tensor], selection: Selection) -> set[str]:
+def _chosen(model: nn.Module, selection: Selection) -> set[str]:
+    found = dict(model.named_parameters())
     if selection is None:
         return set(found)
+    first = {id(parameter): name for name, parameter in found.items()}
+    names = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
     if isinstance(selection, str):
-        chosen = {name for name in found if name == selection or name.startswith(f"{selection}.")}
+        chosen = {own for name, own in names.items() if name == selection or name.startswith(f"{selection}.")}
         if selection == "trainable" and not chosen:
             chosen = {name for name, parameter in found.items() if parameter.requires_grad}
     elif callable(selection):
         chosen = {name for name in found if selection(name)}
     else:
-        chosen = set(selection)
-    if unknown := chosen - found.keys():
-        raise ValueError(f"the model has no parameters {sorted(unknown)}; it has {sorted(found)}")
+        wanted = set(selection)
+        if unknown := wanted - names.keys():
+            raise ValueError(f"the model has no parameters {sorted(unknown)}; it has {sorted(found)}")
+        chosen = {names[name] for name in wanted}
     if not chosen:
         raise ValueError(f"no parameter is selected by {selection!r}; the model has {sorted(found)}")
     return chosen

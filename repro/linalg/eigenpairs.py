@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -122,7 +123,7 @@ def top_eigenpairs(
 
 
 def _rows(A: LinearOperator, k: int, max_products: int, memory_budget: int) -> int:
-    if not 1 <= k <= A.dim:
+    if not isinstance(k, Integral) or not 1 <= k <= A.dim:
         raise ValueError(f"k = {k} eigenpairs of a {A.dim} x {A.dim} matrix: k must be in 1..{A.dim}")
     if max_products < k:
         raise ValueError(f"max_products = {max_products} is below the number of eigenpairs asked for, {k}")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, get_args
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -36,7 +38,8 @@ def make_settings(kind: type[S], given: Mapping[str, Any], measurement: str) -> 
     """The settings of a measurement, `given` by name in place of the defaults.
 
     Raises:
-        TypeError: a name is none of its settings'; the sentence says the nearest, and all there are.
+        TypeError: a name is none of its settings'; the sentence says the nearest, and all there are. No number where
+            one is needed, or no list.
         ValueError: a value that a setting cannot have.
     """
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
@@ -45,7 +48,23 @@ def make_settings(kind: type[S], given: Mapping[str, Any], measurement: str) -> 
             near = difflib.get_close_matches(name, known, n=2)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise TypeError(f"{measurement} has no setting {name!r}: {hint}it has {', '.join(known) or 'none'}")
+        _check_type(name, given[name], get_type_hints(kind)[name])
     return kind(**given)
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    kinds = [get_origin(kind) or kind for kind in (get_args(hint) if get_origin(hint) is UnionType else (hint,))]
+    if value is None and NoneType in kinds:
+        return
+    for kind, accepted, needed in (
+        (float, Real, "a number"),
+        (int, Integral, "a whole number"),
+        (list, Sized, "a list"),
+    ):
+        if kind in kinds:
+            if not isinstance(value, accepted) or isinstance(value, bool | str):
+                raise TypeError(f"{name} is {value!r}: {needed} is needed")
+            return
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:

@@ -68,7 +68,7 @@ def load_weights(path: Path, model: nn.Module) -> nn.Module:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path} holds the weights of another architecture: {reason}") from error
-    if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
+    if broken := [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]:
         raise ValueError(f"{path} holds weights that are not finite, first in {broken[0]}")
     return model.eval()
 

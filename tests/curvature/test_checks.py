@@ -130,6 +130,13 @@ def test_a_fixed_function_may_differ_by_rounding_from_pass_to_pass():
         check_fixed_function(Drift(1e-6), X)
 
 
-def test_accepts_integer_labels_of_any_width():
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.uint16])
+def test_accepts_integer_labels_of_any_width(dtype):
     model, x, y = tiny("tanh")
-    torch.testing.assert_close(GaussNewton(model, [(x, y.int())]).dense(), GaussNewton(model, [(x, y)]).dense())
+    torch.testing.assert_close(GaussNewton(model, [(x, y.to(dtype))]).dense(), GaussNewton(model, [(x, y)]).dense())
+
+
+def test_class_156_is_one_in_bytes_too():
+    """It is 256 − 100, to which -100 is rounded there."""
+    x, y = torch.ones(3, 2), torch.tensor([1, 156, 156], dtype=torch.uint8)
+    assert len(GaussNewton(nn.Linear(2, 200), [(x, y)]).labels) == 3

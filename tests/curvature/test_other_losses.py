@@ -168,6 +168,7 @@ def weighted(f, y):
         (lambda f, y: F.mse_loss(f, y, reduction="sum"), "real", "adds up over examples.*use reduction='mean'"),
         (nn.MSELoss(reduction="none"), "real", r"returns \[7, 3\] for 7 examples: their mean is needed"),
         (weighted, "labels", "weighted of a batch is not the mean of .*look for class weights"),
+        (nn.CrossEntropyLoss(label_smoothing=1.5), "labels", "label_smoothing is 1.5: a number from 0 to 1"),
         (nn.CrossEntropyLoss(weight=WEIGHT, label_smoothing=0.1), "labels", "not the mean .* look for class weights"),
         (
             nn.CrossEntropyLoss(ignore_index=0),

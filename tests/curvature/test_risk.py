@@ -3,6 +3,7 @@
 import pytest
 import torch
 from oracles import NETWORKS, flat_parameters, tiny
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from repro.curvature.hessian import Hessian
@@ -40,6 +41,13 @@ def test_frozen_parameters_count_as_any_other():
     expected = Hessian(model, [(x, y)]).dense()
     model[0].requires_grad_(False)
     torch.testing.assert_close(Hessian(model, [(x, y)]).dense(), expected)
+
+
+@pytest.mark.parametrize("selection", ["head", ["head.weight", "head.bias"]])
+def test_a_shared_parameter_goes_by_any_of_its_names(selection):
+    model = nn.ModuleDict({"tokens": nn.Embedding(5, 4), "head": nn.Linear(4, 5)})
+    model["head"].weight = model["tokens"].weight
+    assert Parameters(model, selection).names == ["tokens.weight", "head.bias"]
 
 
 @pytest.mark.parametrize("selection", ["nothing", ["0.weight", "absent"], lambda name: False])

@@ -62,6 +62,10 @@ def test_weights_of_another_architecture_damaged_or_diverged(tmp_path):
     save_file({name: tensor * float("nan") for name, tensor in tiny().state_dict().items()}, path)
     with refused("weights that are not finite, first in"):
         load_weights(path, tiny())
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.register_buffer("mask", torch.full((2, 2), -torch.inf))
+    save_file(model.state_dict(), path)
+    assert load_weights(path, model) is model
 
 
 def test_pickled_weights_are_not_opened(tmp_path):
