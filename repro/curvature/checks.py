@@ -109,9 +109,10 @@ def check_first_axis(x: Inputs, y: Tensor) -> None:
         ValueError: giving the shapes.
     """
     if any(leaf.ndim == 0 or y.ndim == 0 or len(leaf) != len(y) for leaf in tree_leaves(x)):
+        shared = "" if isinstance(x, Tensor) else "; let the model hold what all examples share, as a buffer"
         raise ValueError(
             f"a batch has inputs {describe(x)} and targets {list(y.shape)}: it takes at least one example and"
-            " exactly one label for each"
+            f" exactly one label for each{shared}"
         )
 
 

@@ -33,6 +33,8 @@ def as_tensors(x: Any, where: str = "") -> Inputs:
     Raises:
         TypeError: something else is among them; the sentence says where.
     """
+    if isinstance(x, Tensor) and x.layout != torch.strided:
+        raise TypeError(f"the inputs of a batch{where and f', at {where},'} are sparse: make them dense, x.to_dense()")
     if isinstance(x, Tensor):
         return x.clone() if x.is_inference() else x.detach()
     if type(x).__module__ == "numpy" and hasattr(x, "dtype") and x.dtype.kind in "biufc":

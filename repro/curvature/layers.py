@@ -52,9 +52,18 @@ class Captured(NamedTuple):
 
 
 def layer_names(model: nn.Module, x: Inputs) -> list[str]:
-    """Names of the linear and convolution layers in the order in which a forward pass on `x` executes them."""
+    """Names of the linear and convolution layers in the order in which a forward pass on `x` executes them.
+
+    Raises:
+        ValueError: as `capture`, or a layer sees the examples in another order than they come in.
+    """
     model = unwrapped(model)
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    if turned := [name for name, same in _in_order(model, take(x, slice(0, SOME))).items() if not same]:
+        raise ValueError(
+            f"layer {turned[0]!r} sees the examples of a batch in another order than they come in, as where a network"
+            " sorts them, so that its features and errors cannot be told apart by class: give it data in that order"
+        )
     return list(capture(model, take(x, slice(0, 1)), names, bias=False, errors=False).h)
 
 
@@ -164,13 +173,12 @@ def factored_layers(model: nn.Module, x: Inputs) -> dict[str, tuple[int, int, in
     """
     model = unwrapped(model)
     few = take(x, slice(0, SOME)) if count(x) > 1 else join([x, x])  # with one, an axis of one could be the examples'
-    turned = take(few, torch.arange(count(few) - 1, -1, -1, device=tree_leaves(few)[0].device))
-    there, back = (_executed_once(model, examples) for examples in (few, turned))
+    in_order = _in_order(model, few)
     own = dict(model.named_parameters())  # a weight that is shared comes once
     found = {
         name: sizes
         for name, (sizes, _) in _executed_once(model, take(x, slice(0, 1))).items()
-        if name in there and name in back and f"{name}.weight" in own and _in_order(there[name][1], back[name][1])
+        if in_order.get(name) and f"{name}.weight" in own
     }
     if not found:
         return {}
@@ -215,10 +223,16 @@ def check_errors(model: nn.Module, data: Sequence[tuple[Inputs, Tensor]], layers
     prove(model, Parameters(model, chosen), weights, data, need="gradient", fast=False)
 
 
-def _in_order(norms: Tensor, of_turned: Tensor) -> bool:  # [B] both
-    """Whether the rows of a layer's output are those of the examples, by the norms of both orders of these."""
-    allowed = torch.finfo(norms.dtype).eps ** 0.5 * float(norms.max())
-    return torch.allclose(norms, of_turned.flip(0), rtol=0, atol=allowed)
+def _in_order(model: nn.Module, x: Inputs) -> dict[str, bool]:
+    """Whether the rows that layers put out are in the order of the examples: they must turn round with these."""
+    turned = take(x, torch.arange(count(x) - 1, -1, -1, device=tree_leaves(x)[0].device))
+    there, back = (_executed_once(model, examples) for examples in (x, turned))
+    found = {}
+    for name in [name for name in there if name in back]:
+        norms, of_turned = there[name][1], back[name][1].flip(0)
+        allowed = torch.finfo(norms.dtype).eps ** 0.5 * float(norms.max())
+        found[name] = torch.allclose(norms, of_turned, rtol=0, atol=allowed)
+    return found
 
 
 def _executed_once(model: nn.Module, x: Inputs) -> dict[str, tuple[tuple[int, int, int], Tensor]]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import zoo
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -182,3 +183,10 @@ def test_refuses_what_has_no_such_gradient():
         capture(nn.Sequential(nn.Conv2d(2, 2, 1, groups=2)).eval(), torch.zeros(1, 2, 1, 1), ["0"], bias=True)
     with pytest.raises(ValueError, match="puts out 4 rows for 2 examples"):
         capture(Turned().eval(), torch.zeros(2, 4, 3), ["layer"], bias=True)
+
+
+def test_a_network_that_sorts_its_batch_has_no_layers_by_class():
+    model = zoo.SortsItsBatch().eval()
+    with pytest.raises(ValueError, match="layer 'a' sees the examples of a batch in another order"):
+        layer_names(model, torch.randn(9, 6, generator=torch.Generator().manual_seed(0)))
+    assert layer_names(zoo.mlp(nn.Tanh()).eval(), torch.randn(9, 6)) == ["0", "2"]
