@@ -16,8 +16,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -77,6 +79,13 @@ class Architecture:
                 f"network {self.name!r}: {self.builder!r} cannot be imported: {error}; a builder is module:function, "
                 "and the module's folder must be on the Python path (PYTHONPATH=...)"
             ) from error
+
+    @property
+    def code(self) -> Path | None:
+        """The file of the builder's module, where it has one."""
+        self.find_builder()
+        module = sys.modules.get(self.builder.partition(":")[0])
+        return Path(file) if (file := getattr(module, "__file__", None)) else None
 
     def check_settings(self) -> None:
         """Refuse settings that the builder has no argument for.

@@ -84,15 +84,16 @@ def retrained(training_digest: str, epochs: Sequence[int]) -> str:
     return digest({"run": training_digest, "checkpoints": list(epochs)})
 
 
-def own_weights(weights: Path, of: Mapping[str, Any], weight_decay: float) -> str:
-    """A weights file with the network and the data that it is measured on.
+def own_weights(weights: Path, of: Mapping[str, Any], weight_decay: float, code: Path | None) -> str:
+    """A weights file with the network, the file of code that builds it, and the data that it is measured on.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     if not weights.is_file():
         raise FileNotFoundError(f"there is no weights file {weights}")
-    return digest({**of, "weights": file_digest(weights), "weight_decay": weight_decay})
+    made_by = file_digest(code) if code else None
+    return digest({**of, "weights": file_digest(weights), "weight_decay": weight_decay, "code": made_by})
 
 
 def measurement(name: str, settings: Mapping[str, Any], version: int, network: str | None) -> str:

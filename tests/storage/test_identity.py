@@ -89,15 +89,16 @@ def test_retrained_networks_differ_by_training_and_checkpoints():
     assert len(digests) == 4
 
 
-def test_weights_files_differ_by_content_data_and_decay(tmp_path):
+def test_weights_files_differ_by_content_data_decay_and_code(tmp_path):
     first, same, other = (tmp_path / name for name in ("a", "b", "c"))
     for path, content in ((first, b"1"), (same, b"1"), (other, b"2")):
         path.write_bytes(content)
     of = identity.network_and_data(DATA, "m:build", {}, 10)
-    wanted = identity.own_weights(first, of, 5e-4)
-    assert identity.own_weights(same, of, 5e-4) == wanted
-    assert len({wanted, identity.own_weights(other, of, 5e-4), identity.own_weights(first, of, 0.0),
-                identity.own_weights(first, of | {"n_per_class": 11}, 5e-4)}) == 4  # fmt: skip
+    wanted = identity.own_weights(first, of, 5e-4, same)
+    assert identity.own_weights(same, of, 5e-4, first) == wanted
+    assert len({wanted, identity.own_weights(other, of, 5e-4, same), identity.own_weights(first, of, 0.0, same),
+                identity.own_weights(first, of | {"n_per_class": 11}, 5e-4, same),
+                identity.own_weights(first, of, 5e-4, other), identity.own_weights(first, of, 5e-4, None)}) == 6  # fmt: skip
 
 
 JSON = st.recursive(

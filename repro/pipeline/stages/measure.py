@@ -41,8 +41,9 @@ class OwnWeights:
         return True
 
     def digest(self) -> str:
-        """What identifies file, network and data."""
-        return identity.own_weights(self.weights, self.trainings.network_and_data, self.trainings.recipe.weight_decay)
+        """What identifies file, network, the code that builds it, and data."""
+        of = self.trainings
+        return identity.own_weights(self.weights, of.network_and_data, of.recipe.weight_decay, of.model.code)
 
     def network(self, device: str) -> Network:
         """The network with its data, on a device."""

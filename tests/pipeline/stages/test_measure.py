@@ -8,6 +8,7 @@ from cells import small
 
 from repro.curvature.risk import RiskOperator
 from repro.measurements import class_means, find_measurement, logistic_regression
+from repro.models import Architecture
 from repro.pipeline import tasks
 from repro.pipeline.stages.measure import Measure, OwnWeights
 from repro.pipeline.stages.retrain import Retrain
@@ -98,15 +99,29 @@ def test_one_of_no_network(tmp_path):
     assert "epochs" not in load_provenance(task.path)
 
 
-def test_weights_of_ones_own(tmp_path, machine):
-    weights = tmp_path / "mine.safetensors"
-    save_weights(weights, build(small()))
-    of = OwnWeights(weights=weights, trainings=small(), machine=machine)
+BUILDER = """
+from torch import nn
+def build(channels, classes, side):
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(channels * (side // 8) ** 2, classes), nn.Tanh())
+"""
+
+
+def test_weights_of_ones_own(tmp_path, machine, monkeypatch):
+    weights, code = tmp_path / "mine.safetensors", tmp_path / "mine_of_a_test.py"
+    code.write_text(BUILDER)
+    monkeypatch.syspath_prepend(tmp_path)
+    trainings = replace(small(), model=Architecture("mine", "mine", "mine_of_a_test:build", {}))
+    save_weights(weights, build(trainings))
+    of = OwnWeights(weights=weights, trainings=trainings, machine=machine)
     task = measure(tmp_path, "class_means", of)
     tasks.run(task)
     assert task.finished()
     assert load_provenance(task.path)["epochs"] == []
-    save_weights(weights, build(small(seed=1)))
+    code.write_text(BUILDER.replace("Tanh", "ReLU"))
+    assert not task.finished()
+    code.write_text(BUILDER)
+    assert task.finished()
+    weights.write_bytes(b"others")
     assert not task.finished()
 
 
