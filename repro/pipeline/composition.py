@@ -193,7 +193,8 @@ def own_weights(arguments: Sequence[str]) -> list[str]:
     if ":" in (builder := given.get("model", "")):
         arguments = [argument for argument in arguments if not argument.startswith("model=")]
         added += ["model=own", f"model.build={builder}", f"model.name={builder.replace(':', '.')}"]
-    return [*added, *arguments]
+    first = next((i for i, argument in enumerate(arguments) if argument[:1] != "-" and "=" in argument), len(arguments))
+    return [*arguments[:first], *added, *arguments[first:]]  # options such as -m come before all of them
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

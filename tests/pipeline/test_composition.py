@@ -144,6 +144,7 @@ def test_arguments_for_weights_of_ones_own():
     assert own_weights(["weights=w.safetensors", "model=vgg11"]) == [
         "~experiment", "name=weights", "weights=w.safetensors", "model=vgg11",
     ]  # fmt: skip
+    assert own_weights(["-m", "weights=a,b"]) == ["-m", "~experiment", "name=weights", "weights=a,b"]
     assert own_weights(["model=m:f", "data=mnist"]) == ["model=own", "model.build=m:f", "model.name=m.f", "data=mnist"]
 
 
