@@ -25,7 +25,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 
 from repro.curvature.batches import is_batch
 from repro.curvature.class_parts import class_mean_span
@@ -232,6 +240,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 def spread(data: Any, examples: int) -> Any:
     """At most so many examples of a data set, a loader or a batch, evenly spread; other data as they are."""
+    if isinstance(data, IterableDataset) or isinstance(getattr(data, "dataset", None), IterableDataset):
+        return data
     if isinstance(data, DataLoader) and data.batch_sampler is not None and hasattr(data.dataset, "__len__"):
         drawn = _drawn(data)
         chosen = Subset(data.dataset, [drawn[i] for i in _places(len(drawn), examples)])

@@ -10,7 +10,7 @@ import torch
 from oracles import dense_hessian, tiny
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Sampler, SubsetRandomSampler, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Sampler, SubsetRandomSampler, TensorDataset
 
 import repro
 from repro.curvature.cross_class import class_structure
@@ -189,6 +189,19 @@ def test_of_a_loader_with_a_sampler_what_that_draws():
     assert sorted(torch.cat([x for x, _ in spread(loader, 10)]).tolist()) == [1, 3, 5, 7]
     assert torch.equal(generator.get_state(), before)
     assert {int(x) for x, _ in spread(DataLoader(data, batch_sampler=Endless()), 6).dataset} == {1, 2}
+
+
+class Stream(IterableDataset):
+    def __len__(self):
+        return 3
+
+    def __iter__(self):
+        return iter([(0.0, 1), (1.0, 0), (2.0, 1)])
+
+
+def test_a_stream_is_taken_whole():
+    assert [x.tolist() for x, _ in spread(DataLoader(Stream(), batch_size=2), 1)] == [[0, 1], [2]]
+    assert isinstance(spread(Stream(), 1), Stream)
 
 
 def test_mistakes_get_a_sentence(problem):
