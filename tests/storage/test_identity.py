@@ -96,9 +96,14 @@ def test_weights_files_differ_by_content_data_decay_and_code(tmp_path):
     of = identity.network_and_data(DATA, "m:build", {}, 10)
     wanted = identity.own_weights(first, of, 5e-4, same)
     assert identity.own_weights(same, of, 5e-4, first) == wanted
-    assert len({wanted, identity.own_weights(other, of, 5e-4, same), identity.own_weights(first, of, 0.0, same),
-                identity.own_weights(first, of | {"n_per_class": 11}, 5e-4, same),
-                identity.own_weights(first, of, 5e-4, other), identity.own_weights(first, of, 5e-4, None)}) == 6  # fmt: skip
+    others = {
+        identity.own_weights(other, of, 5e-4, same),
+        identity.own_weights(first, of, 0.0, same),
+        identity.own_weights(first, of | {"n_per_class": 11}, 5e-4, same),
+        identity.own_weights(first, of, 5e-4, other),
+        identity.own_weights(first, of, 5e-4, None),
+    }
+    assert len(others | {wanted}) == 6
 
 
 JSON = st.recursive(
