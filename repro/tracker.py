@@ -105,7 +105,7 @@ class Tracker:
 
         Raises:
             ValueError: a count below one, or fewer than two probes.
-            TypeError: an argument that neither this nor `repro.Network` has.
+            TypeError: an argument that neither this nor `repro.Network` has, or a count that is no whole number.
         """
         inspect.signature(Network).bind(None, data, **network)
         for name, value, least in (("every", every, 1), ("examples", examples, 1), ("outliers", outliers, 1)):

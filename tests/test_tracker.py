@@ -220,3 +220,5 @@ def test_mistakes_get_a_sentence(problem):
 def test_settings_that_cannot_be(setting):
     with pytest.raises(ValueError, match=f"{setting} is 0; it must be at least"):
         repro.Tracker([], **{setting: 0})
+    with pytest.raises(TypeError, match=f"{setting} is 'all': a whole number is needed"):
+        repro.Tracker([], **{setting: "all"})

@@ -64,8 +64,12 @@ def stems(
 
 
 def log_limits(spectra: Iterable[Spectrum], *, epsilon: float = EPSILON) -> tuple[float, float]:
-    """One range of |λ| + ε for all spectra of a figure: from ε to the largest, with a margin (paper, C.7)."""
-    low, high = np.log(epsilon), np.log(max(spectrum.largest for spectrum in spectra) + epsilon)
+    """One range of |λ| + ε for all spectra of a figure: from ε to the largest, with a margin (paper, C.7).
+
+    It is a factor e at least, also where nothing lies above ε: G of a network that is certain of every label is zero.
+    """
+    low = np.log(epsilon)
+    high = max(low + 1, np.log(max(spectrum.largest for spectrum in spectra) + epsilon))
     room = MARGIN * (high - low)
     return float(np.exp(low - room)), float(np.exp(high + room))
 

@@ -220,10 +220,15 @@ class LanczosSettings(MemorySettings):
 
 
 def check_count(name: str, value: int | None, *, least: int) -> None:
-    """Refuse a number that is too small to be a count of something.
+    """Refuse what is no count of something, or too small a one.
 
     Raises:
-        ValueError: naming the setting.
+        TypeError: it is no whole number; naming the setting.
+        ValueError: it is too small.
     """
-    if value is not None and value < least:
+    if value is None:
+        return
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}: a whole number is needed")
+    if value < least:
         raise ValueError(f"{name} is {value}; it must be at least {least}")

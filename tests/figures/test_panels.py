@@ -87,6 +87,12 @@ def test_log_limits_reach_from_epsilon_to_the_largest_of_all():
     assert 80 < high < 200
 
 
+def test_the_log_spectrum_of_zero_is_a_peak_at_epsilon(ax):
+    zero = replace(spectrum(), nodes=np.zeros((2, 43)))
+    curve = panels.log_spectrum_panel(ax, zero, limits=panels.log_limits([zero], epsilon=1e-5), color="k")
+    assert curve.x[curve.density.argmax()] == pytest.approx(1e-5, rel=0.01)
+
+
 def test_matrix_colours_are_centred_and_blocks_marked(ax):
     panels.matrix_panel(ax, np.diag([1.0, -3.0, 2.0, 0.5]), blocks=(2, 2))
     assert ax.images[0].get_clim() == (-3.0, 3.0)
