@@ -22,14 +22,14 @@ def draw(results: Results) -> Figure:
     """One panel per network: the C largest eigenvalues of Hess over those of G_1 and of G_class, by rank."""
     found = results.of("alignment")
     columns = min(COLUMNS, len(found))
-    figure, axes = subplots(-(-len(found) // columns), columns, width=PAGE * max(columns, 2) / 4, row_height=2.2)
+    figure, axes = subplots(-(-len(found) // columns), columns, width=PAGE * (columns + 1) / 4, row_height=2.4)
     for ax in axes.flat[len(found) :]:
         ax.set_axis_off()
     for ax, result in zip(axes.flat, found):
         _panel(ax, result.arrays)
         if result.cell is not None:
-            ax.set_title(result.title, fontsize="small")
-    axes.flat[0].legend(loc="upper left")
+            ax.set_title(result.title.replace(", ", "\n", 1), fontsize="small")
+    axes.flat[0].legend(loc="lower right")  # below the line, where few points lie
     label_panels(axes.flat[: len(found)])
     return figure
 
