@@ -1,7 +1,8 @@
 """What is still to do of an experiment, and what it will cost (`make plan`).
 
 Time is predicted from the trainings that are finished, on whatever device that was; networks of which none is are timed
-on this device.
+on this device, alone: on cores that share a memory, networks of millions of weights take up to twice as long side by
+side.
 """
 
 from __future__ import annotations
