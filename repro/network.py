@@ -239,9 +239,11 @@ def check_model(model: nn.Module) -> None:
         raise ValueError(f"{training[0]} is in train mode: call model.eval() first")
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     checks.check_weights(parameters)
-    buffers = {name: b for name, b in model.named_buffers() if b.dtype.is_floating_point}
-    others = buffers.keys() - checks.statistics(model)  # an attention mask holds -inf
-    checks.check_weights(parameters | buffers | {name: buffers[name].new_empty(0) for name in others})
+    statistics, found = checks.statistics(model), model.named_buffers()
+    buffers = {  # of others than statistics no values: an attention mask holds -inf
+        name: b if name in statistics else b.new_empty(0) for name, b in found if b.dtype.is_floating_point
+    }
+    checks.check_weights(parameters | buffers)
 
 
 def _read(data: Any, model: nn.Module, batch_size: int, unpack: Unpack | None, loss: LossLike) -> Examples:

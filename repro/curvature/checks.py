@@ -63,10 +63,10 @@ def check_initialised(model: nn.Module) -> None:
 def statistics(model: nn.Module) -> set[str]:
     """Names of the running statistics of normalisation layers."""
     return {
-        f"{name}.{key}" if name else key
+        key
         for name, module in model.named_modules()
         if isinstance(module, _NormBase)
-        for key in module._buffers
+        for key, _ in module.named_buffers(prefix=name, recurse=False)
     }
 
 

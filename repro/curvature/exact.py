@@ -24,8 +24,8 @@ from repro.curvature.example_gradients import ExampleGradients
 from repro.curvature.function import logits_of
 from repro.curvature.inputs import Inputs, join, one_row_each, split, take
 from repro.curvature.layers import SOME
-from repro.curvature.parameters import in_place, tensors_of
-from repro.curvature.proof import prove
+from repro.curvature.parameters import in_place
+from repro.curvature.proof import prove_gradients
 from repro.curvature.risk import Batches, Parameters, Selection
 from repro.curvature.row_gram import row_gram, small_batches
 from repro.curvature.row_plan import TEMPORARY, Plan, make_plan
@@ -211,8 +211,7 @@ def check_derivatives(model: nn.Module, examples: Examined, layout: Parameters) 
         logits = model(take(examples.few, slice(0, 1)))
     if not logits.requires_grad:
         raise ValueError(f"the model's output depends on none of the parameters {layout.names}")
-    weights = {name: tensor.detach() for name, tensor in tensors_of(model).items()}
-    prove(model, layout, weights, examples.data, need="gradient", fast=False)
+    prove_gradients(model, layout, examples.data)
 
 
 def _record(solved: EigenParts, knockouts: Sequence[str], dim: int, weights: ClassWeights) -> ExactSpectrum:

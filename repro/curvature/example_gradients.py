@@ -70,8 +70,8 @@ class ExampleGradients:
     def _one_by_one(self, x: Inputs, cotangents: Tensor) -> Tensor:
         own = dict(self.model.named_parameters())
         leaves, rows = [own[name] for name in self.names], []
-        for i in range(count(x)):
-            with in_place(self.model, {}, self.names), evaluation(self.model):
+        with in_place(self.model, {}, self.names), evaluation(self.model):
+            for i in range(count(x)):
                 logits = self.model(take(x, slice(i, i + 1)))
                 rows.append(_rows(logits, leaves, cotangents[i : i + 1]))
         return torch.cat(rows)

@@ -31,8 +31,8 @@ from repro.curvature.evaluation import evaluation
 from repro.curvature.function import logits_of
 from repro.curvature.inputs import Inputs, Positions, count, join, take
 from repro.curvature.loss import errors as errors_of
-from repro.curvature.parameters import Parameters, in_place, tensors_of, unwrapped
-from repro.curvature.proof import prove
+from repro.curvature.parameters import Parameters, in_place, unwrapped
+from repro.curvature.proof import prove_gradients
 from repro.linalg.operator import LinearOperator
 
 log = logging.getLogger(__name__)
@@ -219,8 +219,7 @@ def check_errors(model: nn.Module, data: Sequence[tuple[Inputs, Tensor]], layers
         NotADerivative: see `repro.curvature.proof.prove`.
     """
     chosen = [name for name, _ in model.named_parameters() if name.rpartition(".")[0] in set(layers)] or None
-    weights = {name: tensor.detach() for name, tensor in tensors_of(model).items()}
-    prove(model, Parameters(model, chosen), weights, data, need="gradient", fast=False)
+    prove_gradients(model, Parameters(model, chosen), data)
 
 
 def _in_order(model: nn.Module, x: Inputs) -> dict[str, bool]:

@@ -32,7 +32,7 @@ from repro.curvature.batches import spread_examples
 from repro.curvature.derivatives import Derivatives, DoubleBackward, Intercepted
 from repro.curvature.evaluation import Lowest
 from repro.curvature.inputs import Inputs, count
-from repro.curvature.parameters import Parameters, converted, in_place, is_held
+from repro.curvature.parameters import Parameters, converted, in_place, is_held, tensors_of
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,16 @@ def prove(model: nn.Module, parameters: Parameters, state: State, data: Data, *,
             model, f"the fast path of products {objection}; torch's double backward is used, about twice as slow"
         )
     return fast and not objection
+
+
+def prove_gradients(model: nn.Module, parameters: Parameters, data: Data) -> None:
+    """`prove` of gradients alone, at the model's own weights.
+
+    Raises:
+        NotADerivative, ValueError: as `prove`.
+    """
+    state = {name: tensor.detach() for name, tensor in tensors_of(model).items()}
+    prove(model, parameters, state, data, need="gradient", fast=False)
 
 
 def _check_precision(x: Inputs, model: nn.Module, parameters: Parameters, state: State) -> None:

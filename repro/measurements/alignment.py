@@ -119,20 +119,23 @@ def measure(network: Network, settings: Settings) -> dict[str, np.ndarray]:
     for_exact = int(settings.memory_bytes) - 2 * C * vector_bytes(network)  # beside the leading C of both matrices
     parameters, like = network.parameters, next(model.parameters())
 
-    def of_means(companion: bool) -> dict[str, np.ndarray]:
-        gram = class_gram(model, data, parameters=parameters, memory_budget=means, companion=companion, classes=chosen)
-        if companion:
-            return {"companion_class_part": gram.eigenvalues("class").cpu().numpy()}
+    gram_of = partial(class_gram, model, data, parameters=parameters, memory_budget=means, classes=chosen)
+
+    def of_means() -> dict[str, np.ndarray]:
+        gram = gram_of(companion=False)
         found = {f"{part}_part": gram.eigenvalues(part) for part in COMPARED}
         precision = torch.finfo(like.dtype).eps
         found |= {f"span_{part}": gram.orthonormal(part, precision).contiguous() for part in COMPARED}
         return {name: value.cpu().numpy() for name, value in found.items()}
 
+    def of_companion() -> dict[str, np.ndarray]:
+        return {"companion_class_part": gram_of(companion=True).eigenvalues("class").cpu().numpy()}
+
     arrays = current().found
-    found = current().once(partial(of_means, False), planned=False)
+    found = current().once(of_means, planned=False)
     spans = {part: torch.from_numpy(found.pop(f"span_{part}")).to(like.device) for part in COMPARED}
     arrays |= found
-    arrays |= current().once(partial(of_means, True), planned=False)
+    arrays |= current().once(of_companion, planned=False)
     exact = chosen is None and len(network.train.labels) * C <= settings.exact_limit
     settings.plan(network, 2, memory)
     top: dict[str, Tensor] = {}

@@ -226,9 +226,6 @@ def check_count(name: str, value: int | None, *, least: int) -> None:
         TypeError: it is no whole number; naming the setting.
         ValueError: it is too small.
     """
-    if value is None:
-        return
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}: a whole number is needed")
-    if value < least:
+    _check_type(name, value, int | None)
+    if value is not None and value < least:
         raise ValueError(f"{name} is {value}; it must be at least {least}")
