@@ -164,7 +164,7 @@ class _Search:
         self.scale = max(self.scale, float(self.T[: n + 1, n].norm()))
         first = int(self.coupling.nonzero()[0]) if self.coupling.any() else n
         near = slice(first, n)  # the last vector alone, or all of them after a restart: a view, as they fill the memory
-        w = w - alpha * q - (self.Q[near].T @ self.coupling.to(self.Q)[near]).to(w.device)
+        w = torch.sub(w, q, alpha=alpha).sub_((self.Q[near].T @ self.coupling.to(self.Q)[near]).to(w.device))
         w = orthogonalise(w, self.Q[: n + 1])
         self.size, self.products, self.beta = n + 1, self.products + 1, norm(w)
         self.exhausted = self.beta <= negligible(self.A.dtype, self.scale)

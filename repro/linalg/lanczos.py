@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from repro.linalg.operator import LinearOperator, Stopped
-from repro.linalg.probe import check_pair, inner, norm, random_unit_vector
+from repro.linalg.probe import CHUNK, check_pair, inner, norm, random_unit_vector
 
 log = logging.getLogger(__name__)
 Until = Callable[[Tensor, Tensor], bool]  # alpha [m], beta [m] of the steps made -> whether they are enough
@@ -57,17 +57,25 @@ def project(Q: Tensor, v: Tensor) -> Tensor:  # [M, P], [P] -> [M]
     return total
 
 
+def remove(w: Tensor, Q: Tensor) -> None:  # [P], [M, P]
+    """w becomes w - Q^T Q w, on a CPU in chunks that stay in the cache."""
+    along = project(Q, w).to(w)
+    chunk = CHUNK if Q.device.type == "cpu" else len(w)
+    for begin in range(0, len(w), chunk):
+        w[begin : begin + chunk] -= Q[:, begin : begin + chunk].T @ along
+
+
 def orthogonalise(w: Tensor, Q: Tensor) -> Tensor:  # [P], [M, P] -> [P]
     """w - Q^T Q w by classical Gram-Schmidt.
 
     A second pass follows where the first took away much of w, and with it digits (Parlett 1998, Section 6.9: "twice is
     enough"). Where Q lies on the host, w travels and not Q.
     """
-    v = w.to(Q.device)
+    v = w.to(Q.device, copy=True)
     before = norm(v)
-    v = v - Q.T @ project(Q, v).to(v)
+    remove(v, Q)
     if norm(v) < 0.7 * before:
-        v = v - Q.T @ project(Q, v).to(v)
+        remove(v, Q)
     return v.to(w.device)
 
 
@@ -115,7 +123,8 @@ def lanczos(
         if m == 1:  # beta[0] is <A q_0, q_1>
             check_pair(A, inner(w, previous), coupling, norm(w) + abs(float(alpha[0])) + coupling)
         # First what the last two vectors explain: then one pass over the whole basis is nearly always enough.
-        w = orthogonalise(w - float(alpha[m]) * q - coupling * previous, basis[: known + m + 1])
+        w = torch.sub(w, q, alpha=float(alpha[m])).sub_(previous, alpha=coupling)
+        w = orthogonalise(w, basis[: known + m + 1])
         beta[m] = size = norm(w)
         scale = max(scale, abs(float(alpha[m])), coupling)
         if size <= negligible(A.dtype, scale) or (until is not None and until(alpha[: m + 1], beta[: m + 1])):
@@ -183,9 +192,9 @@ def recurrence(
         if m == 1:  # beta is <A q_0, q_1>, to which rounding adds what is left of q_0 in q_1
             expected = beta + alpha * inner(v, previous)
             check_pair(A, inner(w, previous), expected, norm(w) + abs(alpha) + beta)
-        w = w - beta * previous
+        w = torch.sub(w, previous, alpha=beta)
         alpha = inner(w, v)
-        w = w - alpha * v
+        w.sub_(v, alpha=alpha)
         if orthogonal_to is not None:  # last: what v has of U by rounding would grow by alpha / beta with each step
             w = orthogonalise(w, orthogonal_to)
         scale, beta = max(scale, abs(alpha), beta), norm(w)
