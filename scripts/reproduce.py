@@ -16,10 +16,12 @@ further commands: wait (until no job is left), logs (of what failed), retry (wha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from repro.pipeline.devices import worker_gpus
 from repro.pipeline.experiment import Experiment
 from repro.pipeline.launch import queue
 from repro.pipeline.launch.hints import Hints
@@ -257,9 +259,17 @@ def show_plan(stages: Stages, experiment: Experiment) -> None:
     show_status(stages)
     print("predicting time, by finished trainings, and of networks without any by timing them here ...", flush=True)
     on_cluster = experiment.launch.kind == "slurm"
-    ahead = plan(stages, job_startup=STARTUP_SECONDS if on_cluster else 0.0)
+    count, device = experiment.launch.workers, experiment.config.device
+    with contextlib.ExitStack() as stack:
+        here = None if on_cluster else stack.enter_context(Workers(count, device))
+        ahead = plan(stages, job_startup=STARTUP_SECONDS if on_cluster else 0.0, workers=here)
     print(f"to do    {ahead.jobs} jobs: {ahead.trainings} trainings and {ahead.measurements} measurements")
     print(f"time     {ahead.hours:.2f} device hours, of which measurements {ahead.measuring_hours:.2f} (roughly)")
+    if here:
+        workers = len(worker_gpus(device, count))
+        print(
+            f"         {ahead.hours / workers:.2f} h by {workers} workers of this machine, if all have work to the end"
+        )
     print(f"longest  training job {ahead.longest_job_hours:.2f} h")
     print(f"disk     {ahead.disk_bytes / 1e9:.2f} GB")
     if on_cluster and (advice := beyond_limit(ahead, experiment.launch)):

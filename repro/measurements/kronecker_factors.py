@@ -116,7 +116,7 @@ def measure_layer(
     known = {"kfac": kfac_eigenvalues(factors), "ekfac": ekfac_eigenvalues(samples, factors)}
     found: dict[str, Spectrum] = {}
     for name in ("exact", *APPROXIMATIONS):  # one matrix after the other: the factors of a wide layer are gigabytes
-        A = G if name == "exact" else cfac(factors, G.dtype) if name == "cfac" else Diagonal(known[name])
+        A = G if name == "exact" else cfac(factors, G.dtype) if name == "cfac" else Diagonal(known[name].to(G.dtype))
         found[name] = estimate(A, k, classes, settings, memory)
         del A
     found |= {name: found[name].named(values[:k].cpu().numpy()) for name, values in known.items()}

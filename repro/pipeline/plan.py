@@ -1,8 +1,8 @@
 """What is still to do of an experiment, and what it will cost (`make plan`).
 
 Time is predicted from the trainings that are finished, on whatever device that was; networks of which none is are timed
-on this device, alone: on cores that share a memory, networks of millions of weights take up to twice as long side by
-side.
+on this device. Workers of this machine time a network side by side, as they will train it: on cores that share a memory
+networks of millions of weights take up to twice as long so.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
+
 from repro.pipeline.config import Launch
 from repro.pipeline.cost import Throughput, of_finished, products
 from repro.pipeline.devices import find_device
+from repro.pipeline.launch.local import Workers
 from repro.pipeline.stages.measure import Measure
 from repro.pipeline.stages.retrain import Retrain
 from repro.pipeline.stages.sweep import Sweep
@@ -42,14 +45,15 @@ class Plan(NamedTuple):
     deviations: dict[str, float]  # of the other networks: predicted over measured time of their trainings, minus one
 
 
-def plan(stages: Stages, *, job_startup: float, seconds: float = 1.0) -> Plan:
+def plan(stages: Stages, *, job_startup: float, workers: Workers | None = None, seconds: float = 1.0) -> Plan:
     """Cost of the unfinished tasks, each a job.
 
     Args:
         job_startup: seconds before a job computes; 0 where workers live on between jobs.
+        workers: of this machine, that will do them and time networks at the same time; None times them here, alone.
         seconds: length of each of the three timings of a network.
     """
-    table = Throughputs(_finished(stages["sweep"]), seconds)
+    table = Throughputs(_finished(stages["sweep"]), seconds, workers)
     training = [task for stage in ("sweep", "retrain") for task in stages[stage] if not task.finished()]
     measuring = [task for task in stages["measure"] if not task.finished()]
     alone = [table.training_seconds(task.trainings, task.device, _rates(task)) for task in training]  # type: ignore[attr-defined]
@@ -83,10 +87,13 @@ class Throughputs:
     Args:
         finished: cells with the seconds of one of their trainings.
         seconds: length of each of the three timings of a network.
+        workers: that time it at the same time; see `plan`.
     """
 
-    def __init__(self, finished: Mapping[Cell, tuple[Trainings, float]], seconds: float):
-        self._seconds = seconds
+    def __init__(
+        self, finished: Mapping[Cell, tuple[Trainings, float]], seconds: float, workers: Workers | None = None
+    ):
+        self._seconds, self._workers = seconds, workers
         self._finished: dict[str, list[tuple[Trainings, float]]] = {}
         for trainings, each in finished.values():
             self._finished.setdefault(network_name(trainings), []).append((trainings, each))
@@ -102,11 +109,17 @@ class Throughputs:
             first = self._first.setdefault(trainings.model.full_title, trainings)
             if first is trainings:
                 self.timed.append(name)
-                self._known[name] = _timed(trainings, device, rates, self._seconds)
+                self._known[name] = self._timed(trainings, device, rates)
             else:
                 work = trainings.network_size.flop / first.network_size.flop
                 self._known[name] = self._known[network_name(first)].scaled(work)
         return self._known[name]
+
+    def _timed(self, trainings: Trainings, device: str, rates: int) -> Throughput:
+        if self._workers is None:
+            return timed(trainings, device, rates, self._seconds)
+        each = self._workers.on_all(timed, trainings, device, rates, self._seconds)
+        return Throughput(*np.mean(each, axis=0).tolist())
 
     def training_seconds(self, trainings: Trainings, device: str, rates: int = 1) -> float:
         """Of one training of a cell."""
@@ -131,8 +144,8 @@ class Throughputs:
         return found
 
 
-def _timed(trainings: Trainings, device: str, rates: int, seconds: float) -> Throughput:
-    """The throughput of a cell's network on this device."""
+def timed(trainings: Trainings, device: str, rates: int, seconds: float) -> Throughput:
+    """The throughput of a cell's network on this device, in this process; see `calibrate`."""
     from repro.pipeline.calibration import calibrate  # torch: a plan by finished trainings does without
     from repro.pipeline.trained import build
 

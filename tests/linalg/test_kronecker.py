@@ -53,4 +53,5 @@ def test_only_a_matrix_that_has_a_root_is_factored():
     assert len(factored(torch.full((4, 4), torch.nan, dtype=torch.float64))) == 1
     a = random(20, 1)
     R, RT = factored(a @ a.T)
-    assert R.shape == (20, 1) and torch.equal(RT, R.T)
+    assert R.shape == (20, 1)
+    assert torch.equal(RT, R.T)

@@ -1,14 +1,18 @@
 """What is left of an experiment adds up, on tasks of known cost."""
 
+import os
+import time
 from dataclasses import replace
 
 import pytest
+import torch
 from cells import small, store_outcomes
 
 from repro.pipeline import calibration
 from repro.pipeline import plan as planning
 from repro.pipeline.config import Launch, Resources, StageResources
 from repro.pipeline.cost import PRODUCT, Throughput
+from repro.pipeline.launch.local import Workers
 from repro.pipeline.plan import Plan, beyond_limit, plan, small_last_batches
 from repro.pipeline.stages.measure import Measure
 from repro.pipeline.stages.retrain import Retrain
@@ -86,6 +90,34 @@ def test_each_network_is_timed_once(stages, monkeypatch):
     monkeypatch.setattr(calibration, "calibrate", lambda of, *_, **__: timed.append(of) or SPEED)
     plan(stages, job_startup=0.0)
     assert len(timed) == 1
+
+
+def test_workers_time_a_network_at_the_same_time(stages, monkeypatch):
+    """As they share cores and memory; the mean of what they find counts."""
+    monkeypatch.undo()
+    with Workers(2, "cpu") as workers:
+        ahead = plan(stages, job_startup=0.0, workers=workers, seconds=0.01)
+        seen = workers.on_all(at_once, 0.2)
+    assert ahead.timed == (NETWORK,)
+    assert 0 < ahead.longest_training_hours < ahead.hours
+    assert len({process for process, *_ in seen}) == 2
+    assert max(start for _, start, _, _ in seen) < min(end for _, _, end, _ in seen)
+    assert {threads for *_, threads in seen} == {1}
+
+
+def at_once(seconds):
+    start = time.time()
+    time.sleep(seconds)
+    return os.getpid(), start, time.time(), torch.get_num_threads()
+
+
+def test_each_worker_counts_as_much(monkeypatch):
+    class Two:
+        def on_all(self, function, *arguments):
+            return [SPEED, SPEED.scaled(3.0)]
+
+    table = planning.Throughputs({}, 1.0, Two())
+    assert table.of(small(), "cpu") == pytest.approx(SPEED.scaled(2.0))
 
 
 def test_jobs_beyond_their_time_limit_get_advice():

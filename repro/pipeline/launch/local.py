@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -31,6 +31,8 @@ from repro.pipeline import tasks
 from repro.pipeline.devices import worker_gpus
 from repro.pipeline.tasks import Task
 
+T = TypeVar("T")
+
 WORKER_ENVIRONMENT = {  # read when a worker starts and loads torch
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads of a task that has several sleep while they wait: others may work here
@@ -39,6 +41,7 @@ WORKER_ENVIRONMENT = {  # read when a worker starts and loads torch
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+_all_here: Any = None  # in a worker: the barrier at which all of them meet
 KILLED = "a worker process was killed (out of memory?)"
 
 
@@ -86,6 +89,19 @@ class Workers:
                 f"{len(failures)} of {len(pending)} tasks of stage {pending[0].stage} failed; "
                 f"the others are kept, run again to do the rest:\n{shown}"
             )
+
+    def on_all(self, function: Callable[..., T], *arguments: Any) -> list[T]:
+        """What a function returns in each worker, where all run it at the same time with one thread each.
+
+        Raises:
+            RuntimeError: a worker was killed.
+        """
+        self._pool = self._pool or self._start()
+        futures = [self._pool.submit(_at_once, function, arguments) for _ in range(self._workers)]
+        try:
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise RuntimeError(f"{KILLED}; fewer of them, launch.workers=..., need less memory") from error
 
     def _failures(self, pending: Sequence[Task]) -> list[tuple[str, str]]:
         """Name and reason of each task that failed.
@@ -147,7 +163,7 @@ class Workers:
         context = multiprocessing.get_context("spawn")  # a forked CUDA context would not work
         started, gpus = context.Value("i", 0), worker_gpus(self._device, self._count)
         self._ready = context.Value("i", 0)
-        arguments = (started, self._ready, gpus)
+        arguments = (started, self._ready, context.Barrier(len(gpus)), gpus)
         self._workers = len(gpus)
         return ProcessPoolExecutor(len(gpus), mp_context=context, initializer=_begin, initargs=arguments)
 
@@ -233,8 +249,10 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(started: Any, ready: Any, gpus: Sequence[str | None]) -> None:
+def _begin(started: Any, ready: Any, barrier: Any, gpus: Sequence[str | None]) -> None:
     """Set up a worker: its GPU (None: what its driver sees), an end when its driver is killed, and torch."""
+    global _all_here
+    _all_here = barrier
     with started.get_lock():
         number, started.value = started.value, started.value + 1
     if (gpu := gpus[number % len(gpus)]) is not None:
@@ -251,6 +269,13 @@ def _begin(started: Any, ready: Any, gpus: Sequence[str | None]) -> None:
 
     with ready.get_lock():
         ready.value += 1
+
+
+def _at_once(function: Callable[..., T], arguments: Sequence[Any]) -> T:
+    """In a worker: what a function returns that all workers begin at the same time."""
+    set_threads(1)
+    _all_here.wait()
+    return function(*arguments)
 
 
 def _size(task: Task) -> float:
