@@ -302,3 +302,13 @@ def test_weights_from_the_command_line(tmp_path):
     stored = load_result(path, None)
     assert int(stored.arrays["train_hessian_dim"]) == 170
     assert stored.provenance["measurement"]["steps"] == 12
+    (tmp_path / "other").mkdir()
+    torch.manual_seed(1)
+    other = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 10))
+    save_file(other.state_dict(), tmp_path / "other/w.safetensors")
+    refused = preloaded.run(*command, "weights=other/w.safetensors", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "outputs/weights/w holds results of the experiment 'weights ../w.safetensors', not of" in refused.stderr
+    beside = preloaded.run(*command, "weights=other/w.safetensors", "name=other", cwd=tmp_path)
+    assert beside.returncode == 0, beside.stderr
+    assert len(list(tmp_path.rglob("hessian_spectrum.npz"))) == 2

@@ -77,7 +77,10 @@ def _claimed_config(cfg: DictConfig) -> Config:
         ValueError: it is impossible, or the folder is another experiment's.
     """
     config = config_of(cfg)
-    experiment = "weights" if config.weights else str(HydraConfig.get().runtime.choices.get("experiment"))
+    if config.weights:  # two files of one name are two networks; a path from here outlives a move of both
+        experiment = f"weights {os.path.relpath(config.weights, config.outputs)}"
+    else:
+        experiment = str(HydraConfig.get().runtime.choices.get("experiment"))
     claim_folder(config.root, experiment)
     return config
 

@@ -174,8 +174,8 @@ class Config(Machine):
     @property
     def root(self) -> Path:
         """The folder of the experiment's results, or of those of a weights file."""
-        folder = f"weights/{Path(self.weights).stem}" if self.weights else self.name
-        return Path(self.outputs) / folder
+        experiment = Path(self.outputs) / self.name
+        return experiment / Path(self.weights).stem if self.weights else experiment
 
     @property
     def machine(self) -> Machine:

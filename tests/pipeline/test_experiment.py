@@ -328,7 +328,7 @@ def test_tasks_of_the_scripts(composed, tmp_path):
     assert measure.of == retrain == retrain_task(config)
     (alone,) = measured("measurement=synthetic_spectra")
     assert alone.of is None
-    (own,) = measured("measurement=weights", f"weights={tmp_path}/mine.safetensors")
+    (own,) = measured("measurement=weights", "name=weights", f"weights={tmp_path}/mine.safetensors")
     assert isinstance(own.of, OwnWeights)
     assert own.root.parts[-2:] == ("weights", "mine")
     with pytest.raises(ValueError, match=r"no measurement 'wieghts'. Did you mean weights"):
