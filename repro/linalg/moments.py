@@ -24,7 +24,7 @@ from torch import Tensor
 
 from repro.linalg.lanczos import basis_device, lanczos, negligible, orthogonalise
 from repro.linalg.operator import LinearOperator
-from repro.linalg.probe import random_signs, random_unit_vector
+from repro.linalg.probe import inner, random_signs, random_unit_vector
 
 
 class Estimate(NamedTuple):
@@ -86,9 +86,9 @@ def moments(A: LinearOperator, *, products: int = 40, memory_budget: int = 8 << 
     for _ in range(products - (A.products - before)):
         x = random_signs(A, generator)
         y = orthogonalise(A @ orthogonalise(x, Q), Q)
-        trace.add((x * y).sum(dtype=torch.float64).cpu())
+        trace.add(torch.tensor(inner(x, y), dtype=torch.float64))
         diagonal.add(x * y)
-        squares.add(y.square().sum(dtype=torch.float64).cpu())
+        squares.add(torch.tensor(inner(y, y), dtype=torch.float64))
     norm = (T.square().sum() + squares.mean).sqrt()
     half = 1 / (2 * norm) if norm > 0 else norm  # the derivative of the root
     return Moments(
@@ -104,7 +104,7 @@ def complement_trace(A: LinearOperator, U: Tensor, probes: int, *, seed: int = 0
     generator, Q, mean = torch.Generator().manual_seed(seed), U.T.contiguous(), _Mean()
     for _ in range(probes):
         x = orthogonalise(random_signs(A, generator), Q)
-        mean.add((x * (A @ x)).sum(dtype=torch.float64).cpu())
+        mean.add(torch.tensor(inner(x, A @ x), dtype=torch.float64))
     return Estimate(mean.mean, mean.error())
 
 

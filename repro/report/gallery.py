@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from repro.figures import figure_path, find_figure
-from repro.report.content import Table, cost_table, selected_table
+from repro.report.content import Table, cost_table, selected_table, table
 from repro.report.stored import load_stored
-from repro.report.verdicts import summary, verdicts
+from repro.report.verdicts import summary, verdict_table, verdicts
 from repro.storage.files import write_atomically
 from repro.storage.results import Cell
 
@@ -22,7 +22,8 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
     """Write `page` (docs/gallery.md) and copy the PNGs drawn below `root` into the folder of its name beside it.
 
     What stands in the page above the line `FILLED` is kept; below it then come the experiment's numbers too. Such a
-    page is of an experiment that takes long: of figures that are not drawn yet it says so, and shows the others.
+    page is of an experiment that takes long: of figures that are not drawn yet it says so, and shows the others; and
+    what is stored of the experiment, without weights, is copied beside the figures.
 
     Raises:
         FileNotFoundError: a figure has not been drawn, or lacks results.
@@ -34,6 +35,8 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
     kept = page.exists() and FILLED in (text := page.read_text(encoding="utf-8"))
     if kept:
         parts = [f"{text.partition(FILLED)[0]}{FILLED}\n", *numbers(root)]
+        for path in small_files(root):
+            copy(path, page.with_suffix("") / path.relative_to(root))
     missing: list[str] = []
     for number, cells in figures.items():
         figure = find_figure(number)
@@ -43,9 +46,8 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
                 missing.append(figure.number)
                 continue
             raise FileNotFoundError(f"figure {figure.number} is not drawn yet ({drawn}); run `make figures` first")
-        image = drawn.read_bytes()
         target = page.with_suffix("") / f"{figure.file_stem}.png"
-        write_atomically(target, lambda path, image=image: path.write_bytes(image))  # type: ignore[misc]
+        copy(drawn, target)
         caption = _plain(figure.caption(figure.results(root, cells)))
         known = f"\n*About the paper: {_plain(figure.known)}*\n" if figure.known else ""
         title, folder = _plain(figure.title), quote(target.parent.name)
@@ -56,14 +58,31 @@ def write_gallery(root: Path, figures: Mapping[str, Sequence[Cell]], page: Path)
     write_atomically(page, lambda path: path.write_text("\n".join(parts), encoding="utf-8"))
 
 
+def small_files(root: Path) -> list[Path]:
+    """What is stored below an experiment's folder beside weights: tables, records of networks and results."""
+    records = [*sorted(root.glob("selected/**/run.json")), *sorted(root.glob("results/**/*.npz"))]
+    return [path for path in (root / "runs.csv", root / "selected.csv", *records) if path.exists()]
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy a file; it appears whole."""
+    content = path.read_bytes()
+    write_atomically(target, lambda unfinished: unfinished.write_bytes(content))
+
+
 def numbers(root: Path) -> list[str]:
-    """The selected networks, the score of the claims and the times of an experiment, as paragraphs."""
+    """The selected networks, the claims and the times of an experiment, as paragraphs.
+
+    They follow from `small_files` alone.
+    """
     stored = load_stored(root)
-    score = f"The paper's claims on these cells: {_plain(summary(verdicts(stored)))}.\n"
+    found = verdicts(stored)
+    claims = verdict_table(found).drop(columns="figure").rename(columns={"asked": "asked for", "why": "why it fails"})
     return [
         "## Numbers\n",
         _markdown(selected_table(stored)),
-        score,
+        f"The paper's claims on these cells: {_plain(summary(found))}.\n",
+        _markdown(table(claims)),
         "Times of each, one after the other:\n",
         _markdown(cost_table(stored)),
     ]

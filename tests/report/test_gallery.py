@@ -1,11 +1,12 @@
 """The gallery links what it copies."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from repro.figures import draw
-from repro.report.gallery import FILLED, write_gallery, write_score
+from repro.report.gallery import FILLED, numbers, write_gallery, write_score
 
 
 def test_every_link_has_its_picture(root, cells, tmp_path):
@@ -59,6 +60,14 @@ def test_what_is_written_by_hand_is_kept_above_numbers_and_figures(root, cells, 
         assert text.count(FILLED) == text.count("## Figure 3.") == 1
         assert "of last time" not in text
         assert "| measure hessian_spectrum |" in text
+        assert "\n".join(numbers(tmp_path / "page")) in text  # from what was copied beside it
+
+
+def test_the_numbers_of_the_true_scale_page_are_those_of_the_results_beside_it():
+    page = Path(__file__).parents[2] / "docs" / "true-scale.md"
+    assert "\n".join(numbers(page.with_suffix(""))) in page.read_text(encoding="utf-8"), (
+        "a claim has changed, or how a table is written: run `make gallery EXPERIMENT=true_scale` again"
+    )
 
 
 def test_the_score_goes_between_its_marks_and_nothing_else_changes(tmp_path):
