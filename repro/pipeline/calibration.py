@@ -18,7 +18,7 @@ from repro.training.precision import repeatable
 def calibrate(
     trainings: Trainings, build: Callable[[], nn.Module], device: str, *, rates: int, seconds: float
 ) -> Throughput:
-    """Measure the network of a cell on a device, for some three times `seconds`.
+    """Measure the network of a cell on a device, for some three times `seconds`; a large network takes longer.
 
     Steps are timed at the recipe's batch and at a quarter of it, with as many networks at once as the engine trains of
     a task with `rates` learning rates.
@@ -57,11 +57,11 @@ def _step_seconds(runs: Runs, batch: tuple[Tensor, Tensor], seconds: float) -> f
 def _seconds(once: Callable[[], object], at_least: float) -> float:
     """Mean time of a call, over `at_least` seconds and two calls, after one to warm up.
 
-    One call that takes three times as long is not repeated: what warming up costs is little beside it.
+    One call that takes ten times as long is not repeated: what warming up costs is little beside it.
     """
     start = time.perf_counter()
     once()
-    if (alone := time.perf_counter() - start) > 3 * at_least:
+    if (alone := time.perf_counter() - start) > 10 * at_least:
         return alone
     start, calls = time.perf_counter(), 0
     while calls < 2 or time.perf_counter() - start < at_least:
