@@ -7,6 +7,7 @@ import torch
 
 from repro.figures import find_figure
 from repro.figures.results import Results
+from repro.figures.x01_error_curves import percent
 from repro.linalg.density import quadrature
 from repro.linalg.operator import Dense
 from repro.linalg.spectrum import spectrum
@@ -91,6 +92,10 @@ def test_error_curves_mark_the_selected_run_and_shade_divergence(swept):
     (shaded,) = ax.patches
     assert shaded.get_x() < 0.1 < shaded.get_x() + shaded.get_width()
     assert "4 of 16 runs" in find_figure("x1").caption(swept)
+
+
+def test_ticks_of_errors_that_are_close_differ():
+    assert [percent(error) for error in (0.29, 0.335, 0.336, 1.0)] == ["29%", "33.5%", "33.6%", "100%"]
 
 
 def test_error_curves_before_the_sweep_say_what_to_do():
