@@ -48,7 +48,7 @@ def project(Q: Tensor, v: Tensor) -> Tensor:  # [M, P], [P] -> [M]
     """Q v, on a CPU in chunks of coordinates that are added up in float64.
 
     There a float32 product sums one after the other, and over millions of coordinates that costs orthogonality; a GPU
-    sums in a tree.
+    sums in a tree. A chunk itself is added up in float32, hence a small one.
     """
     chunk = 1 << 12 if Q.device.type == "cpu" else len(v)
     total = torch.zeros(len(Q), dtype=torch.float64, device=Q.device)

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import NamedTuple
 
-import numpy as np
-
 from repro.pipeline.config import Launch
 from repro.pipeline.cost import Throughput, of_finished, products
 from repro.pipeline.devices import find_device
@@ -119,7 +117,7 @@ class Throughputs:
         if self._workers is None:
             return timed(trainings, device, rates, self._seconds)
         each = self._workers.on_all(timed, trainings, device, rates, self._seconds)
-        return Throughput(*np.mean(each, axis=0).tolist())
+        return Throughput(*map(fmean, zip(*each)))
 
     def training_seconds(self, trainings: Trainings, device: str, rates: int = 1) -> float:
         """Of one training of a cell."""

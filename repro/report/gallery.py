@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -66,8 +67,7 @@ def small_files(root: Path) -> list[Path]:
 
 def copy(path: Path, target: Path) -> None:
     """Copy a file; it appears whole."""
-    content = path.read_bytes()
-    write_atomically(target, lambda unfinished: unfinished.write_bytes(content))
+    write_atomically(target, lambda unfinished: shutil.copyfile(path, unfinished))
 
 
 def numbers(root: Path) -> list[str]:

@@ -111,7 +111,7 @@ def at_once(seconds):
     return os.getpid(), start, time.time(), torch.get_num_threads()
 
 
-def test_each_worker_counts_as_much(monkeypatch):
+def test_each_worker_counts_as_much():
     class Two:
         def on_all(self, function, *arguments):
             return [SPEED, SPEED.scaled(3.0)]
